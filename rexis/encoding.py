@@ -1,0 +1,212 @@
+"""Canonical bytes: the only place that decides what is hashed or signed (wire formats, section 0).
+
+JSON that is hashed follows RFC 8785 with decimals as strings; heavy bytes go through SHA-256; on-chain structures are
+keccak256 over `abi.encode`; every hashed structure starts with, or contains, a domain tag `rexis/<thing>/<version>`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import rfc8785
+from eth_abi.abi import encode as encode_abi
+from eth_abi.exceptions import EncodingError as AbiEncodingError
+from eth_abi.exceptions import ParseError
+from eth_hash.auto import keccak
+
+from rexis.errors import EncodingError
+
+# I-JSON (RFC 7493): beyond this, readers that hold numbers as doubles disagree about the value.
+MAX_SAFE_INTEGER = 2**53 - 1
+# Far below Python's recursion limit, far above any structure of ours: a deeper document is an attack on the parser.
+MAX_DEPTH = 64
+
+_HEX = re.compile(r"0x(?:[0-9a-f]{2})*", re.ASCII)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+_FIXED_BYTES = re.compile(r"bytes([0-9]+)(?:\[[0-9]*\])*", re.ASCII)
+_TAG_NAME = re.compile(r"[a-z0-9]+(?:[-/][a-z0-9]+)*", re.ASCII)
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak-256 as the EVM has it (not SHA3-256), 32 bytes."""
+    return keccak(data)
+
+
+def sha256(data: bytes | bytearray | memoryview) -> bytes:
+    """SHA-256, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def domain_tag(thing: str, version: int) -> bytes:
+    """ASCII tag that keeps hashes of different things apart: `domain_tag("tensor", 1)` is `b"rexis/tensor/1"`.
+
+    Raises:
+        ValueError: the name is not lower-case words joined by "-" or "/", or the version is below 1.
+    """
+    if not _TAG_NAME.fullmatch(thing) or version < 1:
+        raise ValueError(f"a domain tag is lower-case words and a version from 1, got {thing!r} and {version}")
+    return f"rexis/{thing}/{version}".encode("ascii")
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode a JSON value in its one canonical form (RFC 8785).
+
+    Args:
+        value: dicts with string keys, lists, tuples, strings, booleans, None, and integers within ±(2^53 - 1).
+
+    Raises:
+        EncodingError: a float (write decimals as strings: languages disagree about their digits), an integer out of range,
+            text that is not Unicode (a lone surrogate), another type, or a nesting deeper than `MAX_DEPTH`.
+    """
+    _check_json(value, 0)
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise EncodingError(f"no canonical JSON: {error}") from error
+
+
+def parse_json(data: bytes, *, max_bytes: int) -> Any:
+    """Decode JSON that someone else wrote, in any layout, but with one meaning.
+
+    Raises:
+        EncodingError: longer than `max_bytes`, not JSON in UTF-8, a duplicate key, a float, or a value without canonical form.
+    """
+    if len(data) > max_bytes:
+        raise EncodingError(f"expected at most {max_bytes} bytes of JSON, got {len(data)}")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_float=_refuse_number,
+            parse_constant=_refuse_number,
+            parse_int=_parse_integer,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise EncodingError(f"not JSON in UTF-8: {error}") from error
+    _check_json(value, 0)
+    return value
+
+
+def parse_canonical_json(data: bytes, *, max_bytes: int) -> Any:
+    """Decode bytes that must already be canonical JSON, so that one value has one digest.
+
+    Raises:
+        EncodingError: what `parse_json` refuses, or any byte that differs from the canonical form (white space, key order, escapes).
+    """
+    value = parse_json(data, max_bytes=max_bytes)
+    if canonical_json(value) != data:
+        raise EncodingError("expected canonical JSON (RFC 8785: sorted keys, no white space, shortest escapes), got another form")
+    return value
+
+
+def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Solidity's `abi.encode` (head and tail, padded to 32 bytes; never `encodePacked`).
+
+    Unlike eth_abi, a `bytes32` of fewer than 32 bytes is refused instead of padded: two values must not share an encoding.
+
+    Raises:
+        EncodingError: a type that Solidity does not know or a tuple (list its members), a value out of its range, or counts
+            that differ.
+    """
+    if len(types) != len(values):
+        raise EncodingError(f"expected one value for each of {len(types)} ABI types, got {len(values)}")
+    for type_name, value in zip(types, values, strict=True):
+        if "(" in type_name:
+            raise EncodingError(f"expected no tuple type, got {type_name}: list its members")
+        if fixed := _FIXED_BYTES.fullmatch(type_name):
+            _check_fixed_bytes(value, int(fixed[1]), type_name)
+    try:
+        return encode_abi(types, values)
+    except (AbiEncodingError, ParseError, ValueError, TypeError, OverflowError) as error:
+        raise EncodingError(f"not encodable as ({','.join(types)}): {error}") from error
+
+
+def to_hex(data: bytes) -> str:
+    """`0x` and lower-case hexadecimal digits, two a byte."""
+    return "0x" + bytes(data).hex()
+
+
+def from_hex(text: str, size: int | None = None) -> bytes:
+    """Decode what `to_hex` writes; `size` is the exact number of bytes, None admits any.
+
+    Raises:
+        EncodingError: another form (upper case, no prefix, an odd digit) or another size.
+    """
+    if not isinstance(text, str) or not _HEX.fullmatch(text):
+        raise EncodingError(f"expected 0x and lower-case hexadecimal digits, got {_excerpt(text)}")
+    data = bytes.fromhex(text[2:])
+    if size is not None and len(data) != size:
+        raise EncodingError(f"expected {size} bytes in hexadecimal, got {len(data)}")
+    return data
+
+
+def checksum_address(text: str) -> str:
+    """The EIP-55 form of an address given in lower case, in upper case, or with a right checksum.
+
+    Raises:
+        EncodingError: not 0x and 40 digits, or mixed case with a wrong checksum (a mistyped digit).
+    """
+    if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
+        raise EncodingError(f"expected an address, 0x and 40 hexadecimal digits, got {_excerpt(text)}")
+    digits = text[2:].lower()
+    nibbles = keccak256(digits.encode("ascii")).hex()
+    checksummed = "0x" + "".join(digit.upper() if nibble >= "8" else digit for digit, nibble in zip(digits, nibbles, strict=False))
+    if text[2:] not in (digits, digits.upper()) and text != checksummed:
+        raise EncodingError(f"the checksum of address {text} is wrong: a digit was mistyped, or its case was changed")
+    return checksummed
+
+
+def _check_fixed_bytes(value: Any, size: int, of: str) -> None:
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_fixed_bytes(item, size, of)
+    elif isinstance(value, bytes | bytearray) and len(value) != size:
+        raise EncodingError(f"expected {size} bytes for {of}, got {len(value)}")
+
+
+def _check_json(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise EncodingError(f"expected at most {MAX_DEPTH} levels of JSON, got more")
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if abs(value) > MAX_SAFE_INTEGER:
+            raise EncodingError("expected an integer within ±(2^53 - 1), got a larger one; write those as strings")
+    elif isinstance(value, float):
+        raise EncodingError(f"expected no float, got {value!r}; write decimals as strings")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise EncodingError(f"expected string keys, got {type(key).__name__}")
+            _check_json(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_json(item, depth + 1)
+    else:
+        raise EncodingError(f"expected a JSON value, got {type(value).__name__}")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:
+            raise EncodingError(f"duplicate key {key!r}: two readers could take different values")
+        unique[key] = value
+    return unique
+
+
+def _parse_integer(digits: str) -> int:
+    # Bounded before int(): conversion time grows with the square of the length.
+    if len(digits) > 17:
+        raise EncodingError(f"expected an integer within ±(2^53 - 1), got one of {len(digits)} characters")
+    return int(digits)
+
+
+def _refuse_number(text: str) -> Any:
+    raise EncodingError(f"expected no float, got {text[:40]}; decimals travel as strings")
+
+
+def _excerpt(value: object) -> str:
+    return repr(value)[:80] if isinstance(value, str) else type(value).__name__

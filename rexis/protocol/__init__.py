@@ -1,0 +1,1 @@
+"""Versioned messages between parties: typed data, relayed calls, sign-in, uploads, tensor files, secure aggregation."""

@@ -1,0 +1,45 @@
+"""secp256k1 signatures over 32-byte digests, in the one form that Ethereum's tools make and OpenZeppelin accepts.
+
+A contract account (ERC-1271) has no key to recover: services check those through their chain connection.
+"""
+
+from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+
+from rexis.errors import SignatureError
+
+SIGNATURE_BYTES = 65
+_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+def sign_digest(digest: bytes, private_key: bytes) -> bytes:
+    """Sign 32 bytes deterministically (RFC 6979): r ‖ s ‖ v, 65 bytes, s in the lower half, v 27 or 28."""
+    signature = PrivateKey(private_key).sign_msg_hash(digest)
+    return bytes(signature.to_bytes()[:64]) + bytes([27 + signature.v])
+
+
+def recover_address(digest: bytes, signature: bytes) -> str:
+    """Checksum address of the key that signed `digest` (32 bytes).
+
+    Raises:
+        SignatureError: not 65 bytes, v other than 27 or 28, r or s out of range, s in the upper half (the same signature in a
+            second form), or no key fits.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        raise SignatureError(f"expected a signature of {SIGNATURE_BYTES} bytes (r, s, v), got {len(signature)}")
+    r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+    if v not in (27, 28):
+        raise SignatureError(f"expected v 27 or 28, got {v}")
+    if not 0 < r < _ORDER or not 0 < s <= _ORDER // 2:
+        raise SignatureError("expected 0 < r < n and 0 < s <= n/2: this is a malleated or damaged signature")
+    try:
+        public_key = Signature(vrs=(v - 27, r, s)).recover_public_key_from_msg_hash(digest)
+    except (BadSignature, ValidationError) as error:
+        raise SignatureError(f"no key made this signature: {error}") from error
+    return public_key.to_checksum_address()
+
+
+def address_of(private_key: bytes) -> str:
+    """Checksum address of a 32-byte private key."""
+    return PrivateKey(private_key).public_key.to_checksum_address()

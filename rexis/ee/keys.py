@@ -1,0 +1,155 @@
+"""The key of one model in one mode, how it is made, and its file."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args
+
+from torch import nn
+
+from rexis.ee import derivation, key_files
+from rexis.ee.families import mlp
+from rexis.ee.groups import Permutation, Transform
+from rexis.ee.sites import RULES, Mode, Site, SiteKey
+from rexis.encoding import from_hex, to_hex
+from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, PrivacyError
+from rexis.models.builders import describe
+from rexis.models.spec import ModelSpec
+
+Suite = Literal["dense", "permutation"]
+Knowledge = Literal["private", "members", "public"]
+
+MAX_EPOCH = 1 << 32
+
+
+@dataclass(frozen=True)
+class Key:
+    """What turns a model, its inputs and its outputs into their keyed form and back.
+
+    A key serves one model and one job: two keyed copies of the same weights are linkable, and d + 1 pairs of a plain row and its
+    keyed form give the input key away (`rexis.attacks.known_pairs`).
+
+    Attributes:
+        seed: 32 secret bytes; everything else is derived from it.
+        spec: the architecture this key fits.
+        mode: "infer", or "train" (no shifts, so that SGD on keyed weights is SGD on plain weights).
+        suite: "dense" takes the largest admitted group at each site, "permutation" permutations without shifts everywhere.
+        knowledge: who holds the plaintext model.
+        epoch: counts re-keyings of one job.
+    """
+
+    seed: bytes = field(repr=False)
+    spec: ModelSpec
+    mode: Mode
+    suite: Suite
+    knowledge: Knowledge
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.seed) != derivation.SEED_SIZE:
+            raise ValueError(f"expected a seed of {derivation.SEED_SIZE} bytes, got {len(self.seed)}")
+        for name, value, choices in (("mode", self.mode, Mode), ("suite", self.suite, Suite), ("knowledge", self.knowledge, Knowledge)):
+            if value not in get_args(choices):
+                raise ValueError(f"{name}: expected one of {', '.join(get_args(choices))}, got {value!r:.40}")
+        if type(self.epoch) is not int or not 0 <= self.epoch < MAX_EPOCH:
+            raise ValueError(f"expected an epoch of 0 to {MAX_EPOCH - 1}, got {self.epoch!r:.40}")
+
+    @property
+    def id(self) -> str:
+        """A public name of the key: 0x and 32 hexadecimal digits, which say nothing about the seed."""
+        return to_hex(derivation.subkey(self.seed, f"job/{self.epoch}/id")[:16])
+
+    @property
+    def protection(self) -> str:
+        """What may be said of a job under this key: "keyed transformation", or "obfuscation only" if others hold the plain weights."""
+        return "keyed transformation" if self.knowledge == "private" else "obfuscation only"
+
+    @cached_property
+    def site_keys(self) -> Mapping[str, SiteKey]:
+        """The expanded key: site name → T and δ, in the order of the sites."""
+        return MappingProxyType({site.name: self._draw(site) for site in mlp.sites(self.spec)})
+
+    def save(self, path: Path | str, passphrase: str) -> None:
+        """Write the key, sealed under a passphrase, to a new file of under 1 KB that only its owner can read.
+
+        Raises:
+            FileExistsError: a key is never overwritten.
+        """
+        key_files.write(Path(path), self._document(), passphrase)
+
+    @classmethod
+    def load(cls, path: Path | str, passphrase: str) -> Self:
+        """Read a key file.
+
+        Raises:
+            KeyFileError: a wrong passphrase, or bytes that `save` did not write.
+        """
+        return cls._parse(key_files.read(Path(path), passphrase))
+
+    @classmethod
+    def _parse(cls, document: Any) -> Self:
+        names = {"version", "seed", "spec", "mode", "suite", "knowledge", "epoch"}
+        if not isinstance(document, dict) or set(document) != names or document["version"] != 1:
+            raise KeyFileError(f"expected a key of version 1 with {', '.join(sorted(names))}")
+        try:
+            return cls(
+                seed=from_hex(document["seed"], derivation.SEED_SIZE),
+                spec=ModelSpec.parse(document["spec"]),
+                mode=document["mode"],
+                suite=document["suite"],
+                knowledge=document["knowledge"],
+                epoch=document["epoch"],
+            )
+        except (EncodingError, MalformedMessageError, ValueError) as error:
+            raise KeyFileError(f"the key file holds no valid key: {error}") from error
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "seed": to_hex(self.seed),
+            "spec": self.spec.document(),
+            "mode": self.mode,
+            "suite": self.suite,
+            "knowledge": self.knowledge,
+            "epoch": self.epoch,
+        }
+
+    def _draw(self, site: Site) -> SiteKey:
+        rule = RULES[site.kind, self.mode]
+        group: type[Transform] = rule.largest if self.suite == "dense" else Permutation
+        shift = rule.shift and self.suite == "dense"
+        return SiteKey.draw(self.seed, f"job/{self.epoch}/{site.name}", site, group, shift=shift, mode=self.mode)
+
+
+def keygen(
+    model: nn.Module | ModelSpec,
+    *,
+    mode: Mode = "infer",
+    suite: Suite = "dense",
+    knowledge: Knowledge,
+    accept_known_base_risk: bool = False,
+    seed: bytes | None = None,
+) -> Key:
+    """Make a key for a model.
+
+    Args:
+        model: a torch module of a supported family, or its spec.
+        knowledge: who holds the plaintext model: only its owner ("private"), the members of a federation and its aggregator ("members"),
+            or anyone ("public"). There is no default, because the protection hangs on it.
+        accept_known_base_risk: needed with "public": whoever has the base weights recovers the key from the keyed ones in seconds.
+        seed: 32 bytes; None (the right choice outside of tests) takes them from the operating system.
+
+    Raises:
+        PrivacyError: a public model without `accept_known_base_risk`.
+        UnsupportedLayerError: the model has no equivariant transform.
+    """
+    if knowledge == "public" and not accept_known_base_risk:
+        raise PrivacyError(
+            "knowledge='public': the key is recovered from public weights in seconds, so this is no protection; "
+            "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
+        )
+    spec = model if isinstance(model, ModelSpec) else describe(model)
+    return Key(secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed, spec, mode, suite, knowledge)

@@ -1,0 +1,1 @@
+"""What a model is, as data (`spec`, torch-free), and the torch module of a spec (`builders`)."""

@@ -1,0 +1,103 @@
+"""Real updates as integers of a ring in which no sum can wrap (`specs/secure-aggregation.md` 3.3 and its correction 1).
+
+    B = floor((2^(k-1) - 1) / n)        s = floor(B / C)        v = clamp(rint(s · w · clip_C(x)), ±B)
+
+n vectors of entries within ±B sum to at most 2^(k-1) - 1, whatever their sizes: rounding is clamped, so the bound is exact.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rexis.secagg.masks import RingVector
+
+RingBits = Literal[32, 64]
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """The encoding of one round.
+
+    Attributes:
+        participants: n, all that could be in the sum.
+        clipping_norm: C, the largest L2 norm of an update.
+        ring_bits: k; 32 for models, 64 for statistics.
+    """
+
+    participants: int
+    clipping_norm: float
+    ring_bits: RingBits = 32
+
+    def __post_init__(self) -> None:
+        if self.participants < 1 or self.ring_bits not in get_args(RingBits):
+            raise ValueError(f"expected participants and 32 or 64 ring bits, got {self.participants} and {self.ring_bits}")
+        if not (math.isfinite(self.clipping_norm) and self.clipping_norm > 0) or self.scale < 1:
+            raise ValueError(f"expected a clipping norm in (0, {self.bound}], got {self.clipping_norm}")
+
+    @property
+    def bound(self) -> int:
+        """B: the largest absolute entry of one vector."""
+        return ((1 << (self.ring_bits - 1)) - 1) // self.participants
+
+    @property
+    def scale(self) -> int:
+        """s: integer steps to one unit of the update."""
+        return math.floor(self.bound / self.clipping_norm)
+
+    def encode(self, update: ArrayLike, *, weight: float = 1.0) -> RingVector:
+        """Clip to the L2 norm, weight, round and clamp.
+
+        Args:
+            update: floats [d].
+            weight: in (0, 1]; see `example_weight`.
+
+        Returns:
+            u32 or u64 [d], two's complement.
+
+        Raises:
+            ValueError: NaN or infinity (nothing may be sent), another shape, or a weight out of range.
+        """
+        values = np.asarray(update, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            norm = float(np.linalg.norm(values))
+        if values.ndim != 1 or not math.isfinite(norm) or not 0 < weight <= 1:
+            raise ValueError(
+                f"expected floats [d] of finite norm and a weight in (0, 1], got {values.shape}, norm {norm} and weight {weight}"
+            )
+        factor = min(1.0, self.clipping_norm / norm) if norm > 0 else 1.0
+        return self.encode_integers(values * (self.scale * weight * factor))
+
+    def encode_integers(self, values: ArrayLike) -> RingVector:
+        """Numbers in integer steps (counts, sums in fixed point) as ring entries: rounded, then clamped to ±B.
+
+        Raises:
+            ValueError: NaN.
+        """
+        steps = np.rint(np.asarray(values, dtype=np.float64))
+        if np.isnan(steps).any():
+            raise ValueError("expected numbers to encode, got NaN")
+        limit = float(self.bound)
+        if limit > self.bound:
+            limit = math.nextafter(limit, 0.0)
+        clamped = np.clip(steps, -limit, limit)
+        return clamped.astype(np.int32).view(np.uint32) if self.ring_bits == 32 else clamped.astype(np.int64).view(np.uint64)
+
+    def decode_integers(self, total: RingVector) -> NDArray[np.int64]:
+        """The signed sum behind a ring vector, int64 [d]."""
+        if total.dtype.itemsize * 8 != self.ring_bits:
+            raise ValueError(f"expected {self.ring_bits}-bit entries, got {total.dtype}")
+        return total.view(np.int32 if self.ring_bits == 32 else np.int64).astype(np.int64)
+
+    def decode(self, total: RingVector) -> NDArray[np.float64]:
+        """The sum of the weighted updates, f64 [d]; divide by the sum of the weights for their mean."""
+        return self.decode_integers(total) / self.scale
+
+
+def example_weight(examples: int, cap: int) -> float:
+    """min(n_i, W) / W: the weight of a site with that many examples; the cap bounds how much one site can count."""
+    if examples < 1 or cap < 1:
+        raise ValueError(f"expected at least one example and a cap of at least 1, got {examples} and {cap}")
+    return min(examples, cap) / cap

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
+import {ERC2771Context} from "@openzeppelin/contracts/metatx/ERC2771Context.sol";
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
+
+/// @notice A call that an institution signs (EIP-712) and a service sends.
+struct Request {
+    address from;
+    address to;
+    uint256 gas;
+    uint256 nonce;
+    uint48 deadline;
+    bytes data;
+}
+
+/// @title The one way to act on Rexis contracts without holding ether (ERC-2771)
+/// @notice Whoever sends a request pays for it and can neither change it, repeat it, nor use it elsewhere.
+/// @dev Requests carry no ether. The core is immutable: a new version is a new contract at a new address, and targets choose it
+/// in their constructor.
+contract Forwarder is EIP712, Ownable2Step {
+    using BitMaps for BitMaps.BitMap;
+
+    bytes32 public constant REQUEST_TYPEHASH =
+        keccak256("Request(address from,address to,uint256 gas,uint256 nonce,uint48 deadline,bytes data)");
+
+    /// @dev Gas set aside between the check of what is left and the call itself: a cold account and the copied call data.
+    uint256 private constant CALL_OVERHEAD = 5_000;
+
+    /// @notice Contracts that requests may call.
+    mapping(address target => bool) public isTarget;
+
+    /// @dev One word holds 256 neighbouring nonces: an institution that counts upwards pays a fresh word once in 256 calls.
+    mapping(address from => BitMaps.BitMap) private _usedNonces;
+
+    event TargetChanged(address indexed target, bool allowed);
+    event RequestExecuted(address indexed from, address indexed to, uint256 nonce, bytes4 selector);
+
+    error RequestExpired(uint48 deadline, uint256 blockTimestamp);
+    error NonceAlreadyUsed(address from, uint256 nonce);
+    error TargetNotAllowed(address target);
+    error TargetDistrustsForwarder(address target);
+    error InsufficientGas(uint256 required, uint256 available);
+    /// @notice The signature is well formed, but over other bytes (another request, chain or forwarder) or by another key.
+    error SignerMismatch(address expected, address recovered);
+    error WalletRefusedSignature(address wallet);
+
+    constructor(address initialOwner) EIP712("RexisForwarder", "1") Ownable(initialOwner) {}
+
+    /// @notice Adds or removes a contract that requests may call.
+    /// @dev Keeps: every target trusts this forwarder, so the appended sender is read and never ignored.
+    function setTarget(address target, bool allowed) external onlyOwner {
+        if (allowed && (target.code.length == 0 || !ERC2771Context(target).isTrustedForwarder(address(this)))) {
+            revert TargetDistrustsForwarder(target);
+        }
+        isTarget[target] = allowed;
+        emit TargetChanged(target, allowed);
+    }
+
+    /// @notice Executes a signed request once and returns what the target returned.
+    /// @dev Keeps: a nonce is used if and only if its call succeeded. A revert of the target passes through unchanged and undoes
+    /// everything, so the request stays valid until its deadline. The nonce is written before the call: no reentrant second use.
+    function execute(Request calldata request, bytes calldata signature) external returns (bytes memory result) {
+        verify(request, signature);
+        _usedNonces[request.from].set(request.nonce);
+
+        bytes memory data = abi.encodePacked(request.data, request.from);
+        // EIP-150 passes on at most 63/64: without this check a sender could starve the call and still see it run.
+        uint256 left = gasleft();
+        uint256 available = left - left / 64;
+        available = available > CALL_OVERHEAD ? available - CALL_OVERHEAD : 0;
+        if (available < request.gas) revert InsufficientGas(request.gas, available);
+        (bool success, bytes memory returned) = request.to.call{gas: request.gas}(data);
+        result = Address.verifyCallResult(success, returned);
+        emit RequestExecuted(request.from, request.to, request.nonce, bytes4(request.data));
+    }
+
+    /// @notice Reverts unless `execute` would accept the request now; says nothing about the call inside.
+    function verify(Request calldata request, bytes calldata signature) public view {
+        if (!isTarget[request.to]) revert TargetNotAllowed(request.to);
+        if (block.timestamp > request.deadline) revert RequestExpired(request.deadline, block.timestamp);
+        if (nonceUsed(request.from, request.nonce)) revert NonceAlreadyUsed(request.from, request.nonce);
+        _verifySignature(request.from, hashRequest(request), signature);
+    }
+
+    /// @notice EIP-712 digest that `request.from` signs: bound to this chain and this contract.
+    function hashRequest(Request calldata request) public view returns (bytes32) {
+        return _hashTypedDataV4(
+            keccak256(
+                abi.encode(
+                    REQUEST_TYPEHASH,
+                    request.from,
+                    request.to,
+                    request.gas,
+                    request.nonce,
+                    request.deadline,
+                    keccak256(request.data)
+                )
+            )
+        );
+    }
+
+    /// @notice Whether a nonce is spent. Nonces are any numbers in any order, so parallel requests do not block each other.
+    function nonceUsed(address from, uint256 nonce) public view returns (bool) {
+        return _usedNonces[from].get(nonce);
+    }
+
+    /// @dev A key's signature counts even if its account has code (EIP-7702 accounts); else the code decides (ERC-1271).
+    function _verifySignature(address from, bytes32 digest, bytes calldata signature) private view {
+        (address recovered, ECDSA.RecoverError problem, bytes32 detail) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (problem == ECDSA.RecoverError.NoError && recovered == from) return;
+        if (from.code.length != 0) {
+            if (!SignatureChecker.isValidERC1271SignatureNowCalldata(from, digest, signature)) {
+                revert WalletRefusedSignature(from);
+            }
+            return;
+        }
+        if (problem == ECDSA.RecoverError.InvalidSignatureLength) revert ECDSA.ECDSAInvalidSignatureLength(uint256(detail));
+        if (problem == ECDSA.RecoverError.InvalidSignatureS) revert ECDSA.ECDSAInvalidSignatureS(detail);
+        if (problem == ECDSA.RecoverError.InvalidSignature) revert ECDSA.ECDSAInvalidSignature();
+        revert SignerMismatch(from, recovered);
+    }
+}

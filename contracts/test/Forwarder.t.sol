@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {Errors} from "@openzeppelin/contracts/utils/Errors.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {Forwarder, Request} from "../src/Forwarder.sol";
+import {ForwardedTarget} from "./ForwardedTarget.sol";
+import {SignatureWallet} from "./SignatureWallet.sol";
+import {vm} from "./Vm.sol";
+
+contract ForwarderTest {
+    uint256 private constant KEY = 0xA11CE;
+    uint256 private constant CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
+
+    Forwarder private forwarder;
+    ForwardedTarget private target;
+    address private signer;
+
+    function setUp() public {
+        vm.warp(1_000_000);
+        forwarder = new Forwarder(address(this));
+        target = new ForwardedTarget(address(forwarder));
+        forwarder.setTarget(address(target), true);
+        signer = vm.addr(KEY);
+    }
+
+    /// @dev The vectors fix chain and address of a forwarder; its code is put there, and its domain follows.
+    function test_digests_and_signatures_equal_the_vectors() public {
+        string memory json = vm.readFile("../tests/vectors/relayed_call.json");
+        assert(vm.parseJsonUint(json, ".chainId") == block.chainid);
+        address place = vm.parseJsonAddress(json, ".forwarder");
+        vm.etch(place, address(forwarder).code);
+        uint256 checked = 0;
+        for (; vm.keyExistsJson(json, _call(checked, "")); ++checked) {
+            Request memory request = Request(
+                vm.parseJsonAddress(json, _call(checked, ".request.from")),
+                vm.parseJsonAddress(json, _call(checked, ".request.to")),
+                vm.parseJsonUint(json, _call(checked, ".request.gas")),
+                vm.parseJsonUint(json, _call(checked, ".request.nonce")),
+                uint48(vm.parseJsonUint(json, _call(checked, ".request.deadline"))),
+                vm.parseJsonBytes(json, _call(checked, ".request.data"))
+            );
+            bytes32 digest = Forwarder(place).hashRequest(request);
+            assert(digest == vm.parseJsonBytes32(json, _call(checked, ".eip712.digest")));
+            bytes memory signature = vm.parseJsonBytes(json, _call(checked, ".signature"));
+            assert(ECDSA.recover(digest, signature) == request.from);
+        }
+        assert(checked > 0);
+    }
+
+    function testFuzz_the_target_sees_the_signer_whoever_sends(uint248 key, address sender, uint256 nonce) public {
+        uint256 secret = 1 + uint256(key);
+        Request memory request = _request(vm.addr(secret), nonce, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(secret, request);
+        vm.prank(sender);
+        bytes memory result = forwarder.execute(request, signature);
+        assert(abi.decode(result, (address)) == request.from);
+        assert(target.lastSender() == request.from);
+        assert(forwarder.nonceUsed(request.from, nonce));
+    }
+
+    function testFuzz_nonces_work_in_any_order_and_once(uint256[8] calldata nonces) public {
+        for (uint256 i = 0; i < nonces.length; ++i) {
+            bool used = false;
+            for (uint256 j = 0; j < i; ++j) {
+                used = used || nonces[j] == nonces[i];
+            }
+            assert(forwarder.nonceUsed(signer, nonces[i]) == used);
+            Request memory request = _request(signer, nonces[i], abi.encodeCall(ForwardedTarget.note, ()));
+            bytes memory signature = _sign(KEY, request);
+            if (used) vm.expectRevert(abi.encodeWithSelector(Forwarder.NonceAlreadyUsed.selector, signer, nonces[i]));
+            forwarder.execute(request, signature);
+        }
+    }
+
+    function testFuzz_any_tampered_field_is_refused(uint8 field, uint256 change) public {
+        Request memory request = _request(signer, 7, abi.encodeCall(ForwardedTarget.refuse, (1)));
+        bytes memory signature = _sign(KEY, request);
+        ForwardedTarget other = new ForwardedTarget(address(forwarder));
+        forwarder.setTarget(address(other), true);
+        change = 1 + change % 1_000_000;
+        field = field % 6;
+        if (field == 0) request.from = address(uint160(change));
+        if (field == 1) request.to = address(other);
+        if (field == 2) request.gas += change;
+        if (field == 3) request.nonce += change;
+        if (field == 4) request.deadline += uint48(change);
+        if (field == 5) request.data = abi.encodeCall(ForwardedTarget.refuse, (1 + change));
+        vm.assume(request.from.code.length == 0);
+        address recovered =
+            ecrecover(forwarder.hashRequest(request), uint8(signature[64]), _word(signature, 0), _word(signature, 1));
+        assert(recovered != request.from);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.SignerMismatch.selector, request.from, recovered));
+        forwarder.execute(request, signature);
+    }
+
+    function testFuzz_a_changed_signature_is_refused(uint256 bit) public {
+        Request memory request = _request(signer, 7, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(KEY, request);
+        bit = bit % (65 * 8);
+        signature[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        (bool success,) = address(forwarder).call(abi.encodeCall(Forwarder.execute, (request, signature)));
+        assert(!success && target.calls() == 0 && !forwarder.nonceUsed(signer, 7));
+    }
+
+    function testFuzz_deadline(uint48 deadline, uint48 time) public {
+        vm.warp(time);
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        request.deadline = deadline;
+        bytes memory signature = _sign(KEY, request);
+        if (time > deadline) vm.expectRevert(abi.encodeWithSelector(Forwarder.RequestExpired.selector, deadline, time));
+        forwarder.execute(request, signature);
+    }
+
+    function test_another_chain_is_refused() public {
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(KEY, request);
+        vm.chainId(block.chainid + 1);
+        address recovered =
+            ecrecover(forwarder.hashRequest(request), uint8(signature[64]), _word(signature, 0), _word(signature, 1));
+        assert(recovered != signer);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.SignerMismatch.selector, signer, recovered));
+        forwarder.execute(request, signature);
+    }
+
+    function test_another_forwarder_is_refused() public {
+        Forwarder other = new Forwarder(address(this));
+        ForwardedTarget otherTarget = new ForwardedTarget(address(other));
+        other.setTarget(address(otherTarget), true);
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        request.to = address(otherTarget);
+        bytes memory signature = _sign(KEY, request);
+        assert(other.hashRequest(request) != forwarder.hashRequest(request));
+        (bool success,) = address(other).call(abi.encodeCall(Forwarder.execute, (request, signature)));
+        assert(!success && otherTarget.calls() == 0);
+    }
+
+    function test_a_high_s_signature_is_refused() public {
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(KEY, forwarder.hashRequest(request));
+        bytes32 high = bytes32(CURVE_ORDER - uint256(s));
+        vm.expectRevert(abi.encodeWithSelector(ECDSA.ECDSAInvalidSignatureS.selector, high));
+        forwarder.execute(request, abi.encodePacked(r, high, v == 27 ? uint8(28) : uint8(27)));
+    }
+
+    function testFuzz_a_signature_of_another_length_is_refused(bytes calldata signature) public {
+        vm.assume(signature.length != 65);
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        vm.expectRevert(abi.encodeWithSelector(ECDSA.ECDSAInvalidSignatureLength.selector, signature.length));
+        forwarder.execute(request, signature);
+    }
+
+    function test_the_zero_address_signs_nothing() public {
+        Request memory request = _request(address(0), 1, abi.encodeCall(ForwardedTarget.note, ()));
+        vm.expectRevert(abi.encodeWithSelector(ECDSA.ECDSAInvalidSignature.selector));
+        forwarder.execute(request, new bytes(65));
+    }
+
+    function test_a_refused_call_passes_its_error_on_and_keeps_the_nonce() public {
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.refuse, (42)));
+        bytes memory signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(ForwardedTarget.Refused.selector, 42));
+        forwarder.execute(request, signature);
+        assert(!forwarder.nonceUsed(signer, 1));
+        forwarder.verify(request, signature);
+
+        request = _request(signer, 2, abi.encodeCall(ForwardedTarget.refuseSilently, ()));
+        signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Errors.FailedCall.selector));
+        forwarder.execute(request, signature);
+        assert(!forwarder.nonceUsed(signer, 2));
+    }
+
+    function test_a_target_that_comes_back_can_not_replay() public {
+        Request memory inner = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory call = abi.encodeCall(Forwarder.execute, (inner, _sign(KEY, inner)));
+        Request memory outer = _request(signer, 2, abi.encodeCall(ForwardedTarget.reenter, (call)));
+        bytes memory signature = _sign(KEY, outer);
+        forwarder.execute(inner, _sign(KEY, inner));
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.NonceAlreadyUsed.selector, signer, 1));
+        forwarder.execute(outer, signature);
+        assert(target.calls() == 1);
+    }
+
+    function testFuzz_a_call_gets_the_gas_it_was_signed_for_or_none(uint32 sent) public {
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(KEY, request);
+        (bool success,) =
+            address(forwarder).call{gas: uint256(sent) % 500_000}(abi.encodeCall(Forwarder.execute, (request, signature)));
+        assert(target.calls() == (success ? 1 : 0));
+        assert(forwarder.nonceUsed(signer, 1) == success);
+    }
+
+    function test_too_little_gas_is_named() public {
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        request.gas = type(uint256).max;
+        (bool success, bytes memory returned) =
+            address(forwarder).call(abi.encodeCall(Forwarder.execute, (request, _sign(KEY, request))));
+        assert(!success && bytes4(returned) == Forwarder.InsufficientGas.selector);
+    }
+
+    function test_a_contract_wallet_signs_until_its_key_is_replaced() public {
+        SignatureWallet wallet = new SignatureWallet(signer);
+        Request memory request = _request(address(wallet), 1, abi.encodeCall(ForwardedTarget.note, ()));
+        forwarder.execute(request, _sign(KEY, request));
+        assert(target.lastSender() == address(wallet));
+
+        vm.prank(signer);
+        wallet.replaceKey(address(1));
+        request.nonce = 2;
+        bytes memory signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.WalletRefusedSignature.selector, address(wallet)));
+        forwarder.execute(request, signature);
+    }
+
+    function test_a_contract_that_is_no_wallet_signs_nothing() public {
+        Request memory request = _request(address(target), 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.WalletRefusedSignature.selector, address(target)));
+        forwarder.execute(request, signature);
+    }
+
+    function test_a_key_whose_account_has_code_still_signs() public {
+        vm.etch(signer, hex"ef01000000000000000000000000000000000000000001");
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        forwarder.execute(request, _sign(KEY, request));
+        assert(target.lastSender() == signer);
+    }
+
+    function test_only_listed_targets_are_called() public {
+        ForwardedTarget unlisted = new ForwardedTarget(address(forwarder));
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        request.to = address(unlisted);
+        bytes memory signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.TargetNotAllowed.selector, address(unlisted)));
+        forwarder.execute(request, signature);
+
+        forwarder.setTarget(address(unlisted), true);
+        forwarder.execute(request, signature);
+        forwarder.setTarget(address(unlisted), false);
+        request.nonce = 2;
+        signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.TargetNotAllowed.selector, address(unlisted)));
+        forwarder.execute(request, signature);
+    }
+
+    function test_only_trusting_contracts_become_targets_and_only_by_the_owner() public {
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.TargetDistrustsForwarder.selector, signer));
+        forwarder.setTarget(signer, true);
+        ForwardedTarget stranger = new ForwardedTarget(address(1));
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.TargetDistrustsForwarder.selector, address(stranger)));
+        forwarder.setTarget(address(stranger), true);
+        vm.prank(signer);
+        vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, signer));
+        forwarder.setTarget(address(target), false);
+    }
+
+    function _call(uint256 index, string memory key) private pure returns (string memory) {
+        return string.concat(".calls[", vm.toString(index), "]", key);
+    }
+
+    function _request(address from, uint256 nonce, bytes memory data) private view returns (Request memory) {
+        return Request(from, address(target), 200_000, nonce, uint48(block.timestamp + 1 hours), data);
+    }
+
+    function _sign(uint256 key, Request memory request) private view returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, forwarder.hashRequest(request));
+        return abi.encodePacked(r, s, v);
+    }
+
+    function _word(bytes memory data, uint256 index) private pure returns (bytes32 word) {
+        assembly {
+            word := mload(add(data, add(32, mul(32, index))))
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""The chain: contract bindings, signers, deployment records. ABIs and records ship with the package as data."""

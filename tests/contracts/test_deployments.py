@@ -1,0 +1,220 @@
+"""Deployment records, deploying, and connecting: everything that contradicts a record is refused by name."""
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from rexis.chain.artifacts import artifact
+from rexis.chain.connection import Chain
+from rexis.chain.deployer import deploy_contracts
+from rexis.chain.deployments import Deployment, load, read, write
+from rexis.chain.signer import LocalSigner, development_signer
+from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
+
+
+def test_the_local_record_ships_and_names_both_contracts() -> None:
+    shipped = load(31337)
+    assert sorted(shipped.contracts) == ["DatasetRegistry", "Forwarder"]
+    assert shipped.genesis_hash is None
+    assert shipped.start_block == 0
+
+
+def test_a_record_is_read_as_it_was_written(deployment: Deployment, tmp_path: Path) -> None:
+    path = tmp_path / "31337.json"
+    write(deployment, path)
+    write(deployment, path)
+    assert read(path) == deployment
+    assert [file.name for file in tmp_path.iterdir()] == ["31337.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("genesis_hash"),
+        lambda record: record.update(chain_id="31337"),
+        lambda record: record.update(chain_id=-1),
+        lambda record: record.update(chain_id=True),
+        lambda record: record.update(genesis_hash="0x12"),
+        lambda record: record.update(contracts=[]),
+        lambda record: record["contracts"]["Forwarder"].update(address="0x5FbDB2315678afecb367f032d93F642f64180aA3"),
+        lambda record: record["contracts"]["Forwarder"].update(code_hash=None),
+        lambda record: record["contracts"]["Forwarder"].update(arguments=[1.5]),
+        lambda record: record["contracts"]["Forwarder"].pop("block"),
+    ],
+)
+def test_damaged_records_are_refused(change: Callable[[dict[str, Any]], Any], deployment: Deployment, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write(deployment, path)
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match=r"record\.json"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b" " * (1 << 20) + b"{}"])
+def test_files_that_are_no_records_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError):
+        read(path)
+
+
+def test_missing_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="REXIS_DEPLOYMENT_FILE"):
+        load(424242)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read(tmp_path / "nothing.json")
+
+
+def test_deploying_on_an_empty_local_chain_gives_the_shipped_record(deployment: Deployment) -> None:
+    made = {name: replace(contract, block=0, transaction=None) for name, contract in deployment.contracts.items()}
+    assert made == load(31337).contracts
+
+
+def test_deploying_again_does_nothing(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    before = chain.web3.eth.block_number
+    assert deploy_contracts(anvil, development_signer(0), deployment) == deployment
+    # Anyone may find out that all is there, an account without ether too.
+    assert deploy_contracts(anvil, LocalSigner.generate(), deployment) == deployment
+    assert chain.web3.eth.block_number == before
+
+
+def test_deploying_goes_on_where_it_was_interrupted(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    """The forwarder is there, the registry is gone and not listed, as after a crash between two transactions."""
+    eth, provider = chain.web3.eth, chain.web3.provider
+    registry = deployment.contracts["DatasetRegistry"].address
+    provider.make_request("anvil_setCode", [registry, "0x"])
+    provider.make_request("anvil_setNonce", [registry, "0x0"])
+    provider.make_request("anvil_setNonce", [development_signer(0).address, "0x1"])
+    forwarder = chain.contract("Forwarder")
+    listed = Chain(chain.web3, deployment).contract("Forwarder").functions.isTarget(registry)
+    owner = development_signer(0)
+    fields = {
+        "chainId": 31337,
+        "to": forwarder.address,
+        "value": 0,
+        "gas": 100_000,
+        "nonce": 1,
+        "gasPrice": 10**10,
+        "data": bytes.fromhex(forwarder.encode_abi("setTarget", [registry, False])[2:]),
+    }
+    eth.wait_for_transaction_receipt(eth.send_raw_transaction(owner.sign_transaction(fields)), poll_latency=0.01)
+    provider.make_request("anvil_setNonce", [owner.address, "0x1"])
+    assert listed.call() is False
+
+    again = deploy_contracts(anvil, owner, deployment)
+    assert again.contracts["Forwarder"] == deployment.contracts["Forwarder"]
+    assert again.contracts["DatasetRegistry"].code_hash == deployment.contracts["DatasetRegistry"].code_hash
+    assert again.contracts["DatasetRegistry"].address == registry
+    assert listed.call() is True
+
+
+def test_a_contract_that_would_stand_elsewhere_is_not_deployed(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    chain.web3.provider.make_request("anvil_setCode", [deployment.contracts["DatasetRegistry"].address, "0x"])
+    before = chain.web3.eth.block_number
+    with pytest.raises(WrongChainError, match="should come to stand at"):
+        deploy_contracts(anvil, development_signer(0), deployment)
+    assert chain.web3.eth.block_number == before
+
+
+def test_only_the_owner_can_complete_the_list_of_targets(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    forwarder = chain.contract("Forwarder")
+    sent = forwarder.functions.setTarget(deployment.contracts["DatasetRegistry"].address, False).transact(
+        {"from": development_signer(0).address}
+    )
+    chain.web3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)
+    with pytest.raises(ConfigurationError, match="only its owner 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"):
+        deploy_contracts(anvil, development_signer(1), deployment)
+
+
+def test_code_of_another_version_is_not_taken(anvil: str, chain: Chain, deployment: Deployment) -> None:
+    other = replace(deployment.contracts["Forwarder"], code_hash=b"\x01" * 32)
+    recorded = replace(deployment, contracts={**deployment.contracts, "Forwarder": other})
+    with pytest.raises(WrongChainError, match="another version"):
+        deploy_contracts(anvil, development_signer(0), recorded)
+    with pytest.raises(WrongChainError, match="code hash 0x0101"):
+        Chain.connect(anvil, recorded)
+
+
+def test_another_chain_is_refused(anvil: str, chain: Chain, deployment: Deployment) -> None:
+    for wrong, message in (
+        (replace(deployment, chain_id=1), "expected chain id 1, got 31337"),
+        (replace(deployment, genesis_hash=b"\x01" * 32), "genesis"),
+    ):
+        with pytest.raises(WrongChainError, match=message):
+            Chain.connect(anvil, wrong)
+        with pytest.raises(WrongChainError):
+            deploy_contracts(anvil, development_signer(0), wrong)
+
+
+def test_a_missing_contract_is_named(anvil: str, chain: Chain, deployment: Deployment) -> None:
+    chain.web3.provider.make_request("anvil_setCode", [deployment.contracts["Forwarder"].address, "0x"])
+    with pytest.raises(WrongChainError, match="expected Forwarder at 0x5FbD"):
+        Chain.connect(anvil, deployment)
+    with pytest.raises(WrongChainError, match="has no ComputeJobs"):
+        chain.contract("ComputeJobs")
+
+
+def test_a_chain_that_does_not_answer_is_unavailable(deployment: Deployment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        # It accepts, and never says a word.
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UnavailableError):
+            Chain.connect(url, deployment, timeout_s=0.3)
+    for attempt in (lambda: Chain.connect(url, deployment), lambda: deploy_contracts(url, development_signer(0))):
+        with pytest.raises(UnavailableError):
+            attempt()
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+@pytest.mark.parametrize(
+    "body", [b"<html>sign in</html>", b"", b"null", b"[]", b"\xff", b'{"jsonrpc":"2.0","id":0}', b'{"jsonrpc":"2.0","id":0,"result":"zz"}']
+)
+def test_a_server_that_is_no_node_is_unavailable(body: bytes, status: int, deployment: Deployment) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for attempt in (lambda: Chain.connect(url, deployment), lambda: deploy_contracts(url, development_signer(0))):
+            with pytest.raises(UnavailableError):
+                attempt()
+        server.shutdown()
+
+
+def test_errors_do_not_show_the_nodes_address(deployment: Deployment) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        Chain.connect("http://user:s3cret@127.0.0.1:1", deployment)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_deployed_code_is_recognised_whatever_its_immutables_are(chain: Chain, deployment: Deployment) -> None:
+    code = bytes(chain.web3.eth.get_code(chain.contract("Forwarder").address))
+    compiled = artifact("Forwarder")
+    assert code != compiled.runtime
+    assert compiled.has_runtime(code)
+    start, _ = compiled.immutables[0]
+    changed = bytearray(code)
+    changed[start] ^= 1
+    assert compiled.has_runtime(bytes(changed))
+    changed[start - 1] ^= 1
+    assert not compiled.has_runtime(bytes(changed))
+    assert not compiled.has_runtime(code + b"\x00")
+    assert not compiled.has_runtime(b"")

@@ -17,7 +17,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTIFACTS = ROOT / "artifacts"
-CONTRACTS = ("Forwarder", "DatasetRegistry", "PositionalTree")
+CONTRACTS = (
+    "Forwarder",
+    "DatasetRegistry",
+    "AccessManager",
+    "FederationRegistry",
+    "ModelRegistry",
+    "InferenceRegistry",
+    "PositionalTree",
+)
 
 # Without metadata hash and CBOR trailer the bytecode depends on the code alone, not on comments or file names.
 SETTINGS: dict[str, Any] = {

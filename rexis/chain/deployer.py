@@ -1,5 +1,6 @@
 """Deploying the contracts, once: what a record already names, and the chain holds, stays."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
@@ -17,15 +18,22 @@ from rexis.chain.signer import Signer
 from rexis.encoding import abi_encode, keccak256, to_hex
 from rexis.errors import ChainError, ConfigurationError, UnavailableError, WrongChainError
 
-# Behind the forwarder, which every one of them trusts from its constructor on.
-TARGETS = ("DatasetRegistry",)
+# Behind the forwarder, which every one of them trusts from its constructor on. In order of deployment, so that addresses follow from
+# the deployer's nonces: append, never insert. Each with its constructor's arguments: the signer, or contracts before it.
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "DatasetRegistry": ("Forwarder", "signer"),
+    "AccessManager": ("Forwarder", "DatasetRegistry"),
+    "FederationRegistry": ("Forwarder",),
+    "ModelRegistry": ("Forwarder",),
+    "InferenceRegistry": ("Forwarder", "ModelRegistry"),
+}
 RECEIPT_TIMEOUT_S = 300.0
 
 
 def deploy_contracts(rpc_url: str, signer: Signer, recorded: Deployment | None = None, *, timeout_s: float = 10.0) -> Deployment:
     """Bring a chain to the state in which all contracts are there and the forwarder calls them; do nothing where it is so.
 
-    The signer pays and becomes the owner of the contracts; `transferOwnership` hands them to a multisig.
+    The signer pays and becomes the owner of the contracts that have one; `transferOwnership` hands them to a multisig.
 
     Args:
         recorded: what was deployed before, or where it has to come to stand (the shipped record of the local chain).
@@ -63,9 +71,13 @@ class _Deployer:
 
     def run(self) -> Deployment:
         forwarder = self._ensure("Forwarder", (self.signer.address,))
-        for name in TARGETS:
-            self._ensure_target(forwarder.address, self._ensure(name, (forwarder.address, self.signer.address)).address)
+        for name, arguments in TARGETS.items():
+            target = self._ensure(name, tuple(self._address(argument) for argument in arguments))
+            self._ensure_target(forwarder.address, target.address)
         return self.deployment
+
+    def _address(self, name: str) -> str:
+        return self.signer.address if name == "signer" else self.deployment.contracts[name].address
 
     def _ensure(self, name: str, arguments: tuple[Argument, ...]) -> DeployedContract:
         recorded = self.recorded.get(name)

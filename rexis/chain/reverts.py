@@ -20,9 +20,9 @@ _BUILT_IN = (
 def decode_revert(data: bytes) -> ContractRevertedError:
     """The error that a contract reverted with, to be raised or stored by the caller.
 
-    Its arguments are ready for JSON: bytes as 0x-hexadecimal, addresses with checksum, integers as integers. An error that several
-    contracts declare has "" as its contract; so have the built-in `Error` and `Panic`, and an unknown one, whose name is its
-    selector and whose one argument `data` is the start of the raw bytes.
+    Its arguments are ready for JSON: bytes as 0x-hexadecimal, addresses with checksum, integers as integers. A library's error names
+    the library, whichever contract used it. An error that several contracts declare has "" as its contract; so have the built-in
+    `Error` and `Panic`, and an unknown one, whose name is its selector and whose one argument `data` is the start of the raw bytes.
     """
     found = _declared().get(data[:SELECTOR_BYTES])
     if found is not None:
@@ -41,11 +41,18 @@ def decode_revert(data: bytes) -> ContractRevertedError:
 def _declared() -> dict[bytes, tuple[str, dict[str, Any]]]:
     errors: dict[bytes, tuple[str, dict[str, Any]]] = {selector(entry): ("", entry) for entry in _BUILT_IN}
     for name in contract_names():
-        for entry in artifact(name).abi:
-            if entry["type"] == "error":
-                key = selector(entry)
-                errors[key] = ("" if key in errors else name, entry)
+        for entry in _errors_of(name):
+            key = selector(entry)
+            errors[key] = ("" if key in errors else name, entry)
+    # The compiler repeats a library's errors in the interface of every contract that uses it.
+    for name in contract_names():
+        if len(_errors_of(name)) == len(artifact(name).abi):
+            errors |= {selector(entry): (name, entry) for entry in _errors_of(name)}
     return errors
+
+
+def _errors_of(name: str) -> list[dict[str, Any]]:
+    return [entry for entry in artifact(name).abi if entry["type"] == "error"]
 
 
 def _plain(value: Any) -> Any:

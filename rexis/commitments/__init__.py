@@ -2,7 +2,7 @@
 
 from rexis.commitments.digests import DTYPES, TensorDigest, digest_of, tensor_digest
 from rexis.commitments.positional_tree import ZERO_CONTEXT, Leaf, LeafKind, MerkleTree, chain_context, random_salt, verify_inclusion
-from rexis.commitments.receipts import Receipt
+from rexis.commitments.receipts import Receipt, batch_id
 from rexis.commitments.tensor_records import model_root, tensor_tree
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MerkleTree",
     "Receipt",
     "TensorDigest",
+    "batch_id",
     "chain_context",
     "digest_of",
     "model_root",

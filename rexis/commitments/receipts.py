@@ -8,13 +8,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rexis.commitments.positional_tree import SALT_BYTES, Leaf
-from rexis.encoding import MAX_SAFE_INTEGER, canonical_json, checksum_address, from_hex, sha256, to_hex
+from rexis.encoding import MAX_SAFE_INTEGER, abi_encode, canonical_json, checksum_address, from_hex, keccak256, sha256, to_hex
 from rexis.errors import EncodingError, MalformedMessageError
 
 VERSION = 1
 # Seconds are always 00: a finer time would expose the moment of care. They are written because RFC 3339 requires them.
 _ISSUED_FORMAT = "%Y-%m-%dT%H:%M:00Z"
 _FIELDS = frozenset({"version", "model", "input", "output", "batch", "index", "salt", "issued", "issuer", "signature"})
+
+
+def batch_id(chain_id: int, registry: str, operator: str, owner: str, model: bytes, sequence: int) -> bytes:
+    """Id of a batch of receipts on chain (32 bytes), known before the batch is; `chain_context` makes its leaves' context of it.
+
+    keccak256(abi.encode(uint256 chainId, address registry, address operator, address owner, bytes32 model, uint64 sequence)).
+
+    Args:
+        registry: checksum address of the inference registry.
+        operator: who commits the batch.
+        owner: who authorised the model.
+        model: model record, 32 bytes.
+        sequence: any number that the operator has not used for this model.
+
+    Raises:
+        EncodingError: a value out of range or of another form.
+    """
+    types = ["uint256", "address", "address", "address", "bytes32", "uint64"]
+    return keccak256(abi_encode(types, [chain_id, registry, operator, owner, model, sequence]))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,17 @@ def chain(connection: Chain, snapshot: None) -> Chain:
     return connection
 
 
+@pytest.fixture
+def warp(chain: Chain) -> Callable[[int], None]:
+    """Mine a block at this Unix time."""
+
+    def move(timestamp: int) -> None:
+        chain.web3.provider.make_request("evm_setNextBlockTimestamp", [timestamp])
+        chain.web3.provider.make_request("evm_mine", [])
+
+    return move
+
+
 @pytest.fixture(scope="session")
 def relayer() -> LocalSigner:
     """A service's account: the only one with ether in these tests, beside the deployer."""
@@ -115,16 +126,16 @@ def execute(chain: Chain, transact: Transact) -> Execute:
 
 @pytest.fixture
 def call_to(chain: Chain) -> Callable[..., RelayedCall]:
-    """A call of the registry by somebody, one hour to live."""
+    """A call of a contract (the data set registry if none is named) by somebody, one hour to live."""
 
-    def build(sender: str, function: str, *arguments: Any, **changes: Any) -> RelayedCall:
+    def build(sender: str, function: str, *arguments: Any, contract: str = "DatasetRegistry", **changes: Any) -> RelayedCall:
         fields = {
             "sender": sender,
-            "to": chain.deployment.contracts["DatasetRegistry"].address,
+            "to": chain.deployment.contracts[contract].address,
             "gas": 600_000,
             "nonce": random_nonce(),
             "deadline": chain.web3.eth.get_block("latest")["timestamp"] + 3600,
-            "data": encode_call("DatasetRegistry", function, *arguments),
+            "data": encode_call(contract, function, *arguments),
         }
         return RelayedCall(**{**fields, **changes})
 
@@ -135,6 +146,17 @@ def call_to(chain: Chain) -> Callable[..., RelayedCall]:
 def sign(chain: Chain) -> Callable[[Signer, RelayedCall], bytes]:
     forwarder = chain.deployment.contracts["Forwarder"].address
     return lambda signer, call: signer.sign_typed_data(call.typed_data(chain.deployment.chain_id, forwarder))
+
+
+@pytest.fixture
+def act(call_to: Callable[..., RelayedCall], sign: Callable[[Signer, RelayedCall], bytes], execute: Execute) -> Callable[..., TxReceipt]:
+    """Somebody calls a contract (the data set registry if none is named) through the forwarder."""
+
+    def relay(who: Signer, function: str, *arguments: Any, contract: str = "DatasetRegistry") -> TxReceipt:
+        call = call_to(who.address, function, *arguments, contract=contract)
+        return execute(call, sign(who, call))
+
+    return relay
 
 
 def request_fields(call: RelayedCall) -> dict[str, Any]:

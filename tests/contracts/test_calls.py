@@ -31,6 +31,12 @@ def error_data(contract: str, name: str, *values: Any) -> bytes:
     return selector(entry) + encode([component["type"] for component in entry["inputs"]], values)
 
 
+def _zero(component: dict[str, Any]) -> Any:
+    if component["type"] == "address":
+        return "0x" + "00" * 20
+    return bytes(int(component["type"][5:])) if component["type"].startswith("bytes") else 0
+
+
 def test_a_struct_is_encoded_by_member_name_whatever_the_order() -> None:
     members = ["bytes32", "bytes32", "bytes32", "string", "uint256[]", "uint16"]
     signature = f"register(({','.join(members)}))"
@@ -136,6 +142,16 @@ def test_reverts_are_named(data: bytes, contract: str, name: str | None, argumen
     assert error.error == (name if name is not None else "0x" + data[:4].hex())
     if arguments is not None:
         assert error.arguments == arguments
+
+
+def test_a_contracts_own_error_names_it_and_a_librarys_names_the_library() -> None:
+    inherited = {"OwnableInvalidOwner", "OwnableUnauthorizedAccount", "InvalidShortString", "StringTooLong"}
+    library = {entry["name"] for entry in artifact("PositionalTree").abi}
+    for name in contract_names():
+        for entry in artifact(name).abi:
+            if entry["type"] == "error" and entry["name"] not in inherited:
+                data = selector(entry) + encode([component["type"] for component in entry["inputs"]], [_zero(c) for c in entry["inputs"]])
+                assert decode_revert(data).contract == ("PositionalTree" if entry["name"] in library else name), entry["name"]
 
 
 def test_no_two_different_errors_share_a_selector() -> None:

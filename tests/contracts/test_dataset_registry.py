@@ -10,24 +10,10 @@ from rexis.chain.calls import encode_call
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner
 from rexis.errors import ContractRevertedError
-from rexis.protocol.relayed_call import RelayedCall
 
 ACTIVE, DEPRECATED, WITHDRAWN = range(3)
 
 Act = Callable[..., Any]
-
-
-@pytest.fixture
-def act(
-    call_to: Callable[..., RelayedCall], sign: Callable[[LocalSigner, RelayedCall], bytes], execute: Callable[[RelayedCall, bytes], Any]
-) -> Act:
-    """Somebody calls the registry through the forwarder."""
-
-    def relay(who: LocalSigner, function: str, *arguments: Any) -> Any:
-        call = call_to(who.address, function, *arguments)
-        return execute(call, sign(who, call))
-
-    return relay
 
 
 def registration(root: int = 1, **changes: Any) -> dict[str, Any]:

@@ -13,17 +13,49 @@ import pytest
 
 from rexis.chain.artifacts import artifact
 from rexis.chain.connection import Chain
-from rexis.chain.deployer import deploy_contracts
+from rexis.chain.deployer import TARGETS, deploy_contracts
 from rexis.chain.deployments import Deployment, load, read, write
 from rexis.chain.signer import LocalSigner, development_signer
 from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
 
 
-def test_the_local_record_ships_and_names_both_contracts() -> None:
+def test_the_local_record_ships_and_names_all_contracts() -> None:
     shipped = load(31337)
-    assert sorted(shipped.contracts) == ["DatasetRegistry", "Forwarder"]
+    assert sorted(shipped.contracts) == sorted(["Forwarder", *TARGETS])
+    # Older state of a local chain, and records of services, hold these two: they must stay where they are.
+    assert shipped.contracts["Forwarder"].address == "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    assert shipped.contracts["DatasetRegistry"].address == "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
     assert shipped.genesis_hash is None
     assert shipped.start_block == 0
+
+
+def test_every_contract_behind_the_forwarder_trusts_it_and_is_a_target(chain: Chain, deployment: Deployment) -> None:
+    forwarder = chain.contract("Forwarder")
+    for name in TARGETS:
+        assert chain.contract(name).functions.trustedForwarder().call() == forwarder.address
+        assert forwarder.functions.isTarget(deployment.contracts[name].address).call() is True
+    assert chain.contract("AccessManager").functions.REGISTRY().call() == deployment.contracts["DatasetRegistry"].address
+    assert chain.contract("InferenceRegistry").functions.MODELS().call() == deployment.contracts["ModelRegistry"].address
+
+
+def test_a_chain_of_an_older_version_gains_the_contracts_that_it_lacks(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    """The state that the first version left: two contracts, and the deployer's nonce after them."""
+    provider, owner = chain.web3.provider, development_signer(0)
+    later = [name for name in TARGETS if name != "DatasetRegistry"]
+    for name in later:
+        address = deployment.contracts[name].address
+        provider.make_request("anvil_setCode", [address, "0x"])
+        provider.make_request("anvil_setNonce", [address, "0x0"])
+        sent = chain.contract("Forwarder").functions.setTarget(address, False).transact({"from": owner.address})
+        chain.web3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)
+    provider.make_request("anvil_setNonce", [owner.address, "0x3"])
+    old = replace(deployment, contracts={name: deployment.contracts[name] for name in ("Forwarder", "DatasetRegistry")})
+
+    made = deploy_contracts(anvil, owner, old)
+    assert made.contracts["DatasetRegistry"] == deployment.contracts["DatasetRegistry"]
+    for name in later:
+        assert made.contracts[name].address == deployment.contracts[name].address
+        assert chain.contract("Forwarder").functions.isTarget(made.contracts[name].address).call() is True
 
 
 def test_a_record_is_read_as_it_was_written(deployment: Deployment, tmp_path: Path) -> None:

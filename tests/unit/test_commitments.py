@@ -15,6 +15,7 @@ from rexis.commitments import (
     MerkleTree,
     Receipt,
     TensorDigest,
+    batch_id,
     chain_context,
     digest_of,
     model_root,
@@ -256,6 +257,8 @@ def test_receipt_equals_the_reference():
     assert receipt.issued == datetime(2026, 11, 21, 3, 34, tzinfo=UTC)
     assert to_hex(receipt.digest) == RECEIPTS["digest"]
     batch = RECEIPTS["batch"]
+    place = (RECEIPTS["chainId"], batch["contract"], batch["operator"], batch["owner"], from_hex(batch["model"], 32), batch["sequence"])
+    assert to_hex(batch_id(*place)) == batch["id"]
     context = chain_context(RECEIPTS["chainId"], batch["contract"], from_hex(batch["id"], 32))
     assert to_hex(context) == batch["context"]
     proof = [from_hex(sibling, 32) for sibling in batch["proofs"][0]]

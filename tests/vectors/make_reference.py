@@ -412,7 +412,9 @@ def receipts() -> dict[str, Any]:
         "signature": hexadecimal(sign(bytes.fromhex(typed["digest"][2:]), ALICE)),
     }
     digest = sha256(jcs(plain))
-    context = keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, numbered("batch", 0)]))
+    types = ["uint256", "address", "address", "address", "bytes32", "uint64"]
+    batch_id = keccak256(encode(types, [CHAIN_ID, CONTRACT, issuer, address_of(BOB), numbered("model", 0), 7]))
+    context = keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, batch_id]))
     batch = tree("receipt", context, [(digest, salt, 0), (numbered("other receipt", 0), numbered("other salt", 0, 16), 0)])
     changes: dict[str, Any] = {
         "another version": {"version": 2},
@@ -444,7 +446,15 @@ def receipts() -> dict[str, Any]:
         "receipt": receipt,
         "digest": hexadecimal(digest),
         "eip712": typed,
-        "batch": {"id": hexadecimal(numbered("batch", 0)), "contract": CONTRACT, **batch},
+        "batch": {
+            "id": hexadecimal(batch_id),
+            "contract": CONTRACT,
+            "operator": issuer,
+            "owner": address_of(BOB),
+            "model": plain["model"],
+            "sequence": 7,
+            **batch,
+        },
         "refused": [{"name": name, "receipt": {**receipt, **change}} for name, change in changes.items()]
         + [{"name": "missing field", "receipt": {key: value for key, value in receipt.items() if key != "salt"}}],
     }
@@ -674,6 +684,54 @@ def secure_aggregation() -> dict[str, Any]:
     }
 
 
+def federation_rounds() -> dict[str, Any]:
+    alice, bob = address_of(ALICE), address_of(BOB)
+    both = sorted((alice, bob), key=str.lower)
+    federation = keccak256(encode(["uint256", "address", "address", "bytes32"], [CHAIN_ID, CONTRACT, alice, numbered("config", 0)]))
+    types = ["uint256", "address", "bytes32", "uint64", "uint64", "bytes32"]
+    ctx = keccak256(encode(types, [CHAIN_ID, CONTRACT, federation, 3, 2, numbered("manifest", 0)]))
+    survivors = keccak256(encode(["bytes32", "address[]"], [ctx, both]))
+    accumulator, commitments = ctx, []
+    for i, participant in enumerate(both):
+        digest, salt = numbered("update", i), numbered("update salt", i, 16)
+        commitment = keccak256(encode(["bytes32", "address", "bytes32", "bytes16"], [ctx, participant, digest, salt]))
+        accumulator = keccak256(encode(["bytes32", "address", "bytes32"], [accumulator, participant, commitment]))
+        commitments.append({"participant": participant, "digest": digest, "salt": salt, "commitment": commitment})
+    shared = {"federation": federation, "round": 3, "attempt": 2, "survivorsHash": survivors}
+    result = {**shared, "accumulator": accumulator, "updates": 2} | {
+        name: numbered(name, 0) for name in ("baseModel", "aggregate", "model", "metrics")
+    }
+    structs = {
+        "Survivors(bytes32 federation,uint64 round,uint64 attempt,bytes32 survivorsHash,bytes32 maskedRecord)": shared
+        | {"maskedRecord": numbered("masked", 0)},
+        "Result(bytes32 federation,uint64 round,uint64 attempt,bytes32 survivorsHash,bytes32 accumulator,uint32 updates,"
+        "bytes32 baseModel,bytes32 aggregate,bytes32 model,bytes32 metrics,uint64 epsilonMicro)": result | {"epsilonMicro": 2_500_000},
+    }
+    domain = {"name": "Rexis", "version": "1", "chainId": CHAIN_ID, "verifyingContract": CONTRACT}
+    signed = []
+    for type_string, message in structs.items():
+        typed = eip712(domain, type_string, list(message.values()))
+        digest = bytes.fromhex(typed["digest"][2:])
+        signatures = {signer: sign(digest, ALICE if signer == alice else BOB) for signer in both}
+        signed.append({"message": message, "eip712": typed, "signatures": signatures})
+    return {
+        "origin": ORIGIN.format(5),
+        "chainId": CHAIN_ID,
+        "registry": CONTRACT,
+        "founder": alice,
+        "configHash": numbered("config", 0),
+        "federation": federation,
+        "round": 3,
+        "attempt": 2,
+        "manifestHash": numbered("manifest", 0),
+        "ctx": ctx,
+        "commitments": commitments,
+        "accumulator": accumulator,
+        "survivors": both,
+        "signed": signed,
+    }
+
+
 def relayed_call() -> dict[str, Any]:
     sender = address_of(ALICE)
     forwarder = checksum(numbered("forwarder", 0, 20))
@@ -797,6 +855,7 @@ VECTORS = {
     "receipt.json": receipts,
     "tensor_file.json": files,
     "secagg_messages.json": secure_aggregation,
+    "federation_rounds.json": federation_rounds,
     "relayed_call.json": relayed_call,
     "journal.json": journal,
 }

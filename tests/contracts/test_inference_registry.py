@@ -1,0 +1,241 @@
+"""Models that owners vouch for, and batches of receipts that prove their answers, over relayed calls (wire formats, section 3)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from web3 import Web3
+from web3.exceptions import ContractLogicError
+from web3.logs import DISCARD
+
+from rexis.chain.calls import encode_call
+from rexis.chain.connection import Chain
+from rexis.chain.reverts import decode_revert
+from rexis.chain.signer import LocalSigner
+from rexis.commitments import LeafKind, MerkleTree, Receipt, batch_id, chain_context, random_salt, verify_inclusion
+from rexis.encoding import from_hex, sha256
+from rexis.errors import ContractRevertedError
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "receipt.json").read_text())["batch"]
+ABSENT, AUTHORISED, REVOKED = range(3)
+AUDIT_FAILED, SUPERSEDED = 4, 5
+MODEL, SPEC = sha256(b"model"), sha256(b"spec")
+URI = "https://trainer.example/v1/models/1"
+
+Act = Callable[..., Any]
+
+
+def refused(act: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
+    with pytest.raises(ContractRevertedError) as caught:
+        act()
+    return caught.value.error, caught.value.arguments
+
+
+def as_hex(data: bytes) -> str:
+    return "0x" + data.hex()
+
+
+@dataclass
+class Batch:
+    """Receipts of an operator, committed on chain."""
+
+    id: bytes
+    receipts: list[Receipt]
+    tree: MerkleTree
+
+
+@pytest.fixture
+def owner(act: Act, institution: LocalSigner) -> LocalSigner:
+    """Has authorised the model."""
+    act(institution, "authorise", MODEL, SPEC, URI, contract="ModelRegistry")
+    return institution
+
+
+@pytest.fixture
+def operator() -> LocalSigner:
+    return LocalSigner.generate()
+
+
+@pytest.fixture
+def make(chain: Chain, owner: LocalSigner, operator: LocalSigner) -> Callable[..., Batch]:
+    def batch(count: int, sequence: int = 1) -> Batch:
+        chain_id, registry = chain.deployment.chain_id, chain.deployment.contracts["InferenceRegistry"].address
+        identifier = batch_id(chain_id, registry, operator.address, owner.address, MODEL, sequence)
+        issued = datetime(2026, 11, 21, 3, 34, tzinfo=UTC)
+        receipts = [Receipt(MODEL, sha256(b"x%d" % n), sha256(b"y%d" % n), random_salt(), issued, operator.address) for n in range(count)]
+        context = chain_context(chain_id, registry, identifier)
+        return Batch(identifier, receipts, MerkleTree(LeafKind.RECEIPT, context, [receipt.leaf() for receipt in receipts]))
+
+    return batch
+
+
+@pytest.fixture
+def commit(act: Act, owner: LocalSigner, operator: LocalSigner) -> Callable[..., Any]:
+    def send(batch: Batch, sequence: int = 1) -> Any:
+        arguments = (owner.address, MODEL, sequence, batch.tree.record, len(batch.receipts))
+        return act(operator, "commit", *arguments, contract="InferenceRegistry")
+
+    return send
+
+
+@pytest.fixture
+def verify(chain: Chain) -> Callable[..., None]:
+    """Ask the contract; a refusal is raised decoded."""
+
+    def ask(*arguments: Any) -> None:
+        try:
+            chain.contract("InferenceRegistry").functions.verify(*arguments).call()
+        except ContractLogicError as error:
+            raise decode_revert(bytes.fromhex(str(error.data).removeprefix("0x"))) from error
+
+    return ask
+
+
+def test_a_model_is_authorised_and_revoked_by_its_owner(chain: Chain, act: Act, institution: LocalSigner) -> None:
+    registry = chain.contract("ModelRegistry")
+    receipt = act(institution, "authorise", MODEL, SPEC, URI, contract="ModelRegistry")
+    (authorised,) = registry.events.ModelAuthorised().process_receipt(receipt, errors=DISCARD)
+    assert dict(authorised["args"]) == {"owner": institution.address, "model": MODEL, "specDigest": SPEC, "uri": URI}
+    then = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
+    assert registry.functions.statusOf(institution.address, MODEL).call() == (AUTHORISED, 0, then, 0, SPEC)
+
+    receipt = act(institution, "revoke", MODEL, AUDIT_FAILED, contract="ModelRegistry")
+    (revoked,) = registry.events.ModelRevoked().process_receipt(receipt, errors=DISCARD)
+    assert dict(revoked["args"]) == {"owner": institution.address, "model": MODEL, "reason": AUDIT_FAILED}
+    now = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
+    assert registry.functions.statusOf(institution.address, MODEL).call() == (REVOKED, AUDIT_FAILED, then, now, SPEC)
+    assert registry.functions.isAuthorised(institution.address, MODEL).call() is False
+
+    gone = {"owner": institution.address, "model": as_hex(MODEL)}
+    assert refused(lambda: act(institution, "authorise", MODEL, SPEC, URI, contract="ModelRegistry")) == (
+        "ModelNotNew",
+        {**gone, "status": REVOKED},
+    )
+    assert refused(lambda: act(institution, "revoke", MODEL, SUPERSEDED, contract="ModelRegistry")) == ("ModelAlreadyRevoked", gone)
+    # The record is not the owner's alone: another one may vouch for the same weights.
+    other = LocalSigner.generate()
+    act(other, "authorise", MODEL, SPEC, URI, contract="ModelRegistry")
+    assert registry.functions.isAuthorised(other.address, MODEL).call() is True
+
+
+def test_an_authorisation_that_arrives_after_its_revocation_is_refused(
+    act: Act, institution: LocalSigner, call_to: Act, sign: Act, execute: Act
+) -> None:
+    held_back = call_to(institution.address, "authorise", MODEL, SPEC, URI, contract="ModelRegistry")
+    signature = sign(institution, held_back)
+    act(institution, "revoke", MODEL, SUPERSEDED, contract="ModelRegistry")
+    assert refused(lambda: execute(held_back, signature))[0] == "ModelNotNew"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error"),
+    [
+        ("authorise", (bytes(32), SPEC, ""), "MissingModel"),
+        ("authorise", (MODEL, bytes(32), ""), "MissingModel"),
+        ("authorise", (MODEL, SPEC, "x" * 513), "LocationTooLong"),
+        ("revoke", (MODEL, 0), "MissingReason"),
+        ("revoke", (bytes(32), 1), "MissingModel"),
+    ],
+)
+def test_models_out_of_form_are_refused(function: str, arguments: tuple[Any, ...], error: str, act: Act, institution: LocalSigner) -> None:
+    assert refused(lambda: act(institution, function, *arguments, contract="ModelRegistry"))[0] == error
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_receipt_of_a_batch_verifies_on_chain_and_off(
+    count: int, chain: Chain, owner: LocalSigner, operator: LocalSigner, make: Act, commit: Act, verify: Act
+) -> None:
+    batch = make(count)
+    receipt = commit(batch)
+    registry = chain.contract("InferenceRegistry")
+    (committed,) = registry.events.BatchCommitted().process_receipt(receipt, errors=DISCARD)
+    assert dict(committed["args"]) == {
+        "batch": batch.id,
+        "operator": operator.address,
+        "model": MODEL,
+        "owner": owner.address,
+        "sequence": 1,
+        "record": batch.tree.record,
+        "count": count,
+    }
+    then = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
+    stored = (operator.address, then, count, owner.address, MODEL, batch.tree.record)
+    assert registry.functions.get(batch.id).call() == stored
+    for index, answer in enumerate(batch.receipts):
+        proof = batch.tree.proof(index)
+        verify(batch.id, index, answer.digest, answer.salt, proof)
+        verify_inclusion(LeafKind.RECEIPT, batch.tree.context, index, answer.leaf(), count, proof, batch.tree.record)
+
+
+def test_a_changed_answer_or_place_is_refused_by_name(make: Act, commit: Act, verify: Act) -> None:
+    batch = make(5)
+    commit(batch)
+    answer, proof = batch.receipts[3], batch.tree.proof(3)
+    changed = replace(answer, output=sha256(b"another answer"))
+    for wrong in (
+        (batch.id, 3, changed.digest, answer.salt, proof),
+        (batch.id, 3, answer.digest, bytes(16), proof),
+        (batch.id, 2, answer.digest, answer.salt, proof),
+        (batch.id, 3, answer.digest, answer.salt, [bytes(32), *proof[1:]]),
+    ):
+        with pytest.raises(ContractRevertedError) as caught:
+            verify(*wrong)
+        # The library's error, though the registry raised it.
+        assert (caught.value.contract, caught.value.error) == ("PositionalTree", "RecordMismatch")
+    out_of_range = ("LeafOutOfRange", {"index": 5, "nLeaves": 5})
+    assert refused(lambda: verify(batch.id, 5, answer.digest, answer.salt, proof)) == out_of_range
+    assert refused(lambda: verify(batch.id, 3, answer.digest, answer.salt, proof[:2])) == (
+        "ProofLengthMismatch",
+        {"expected": 3, "got": 2},
+    )
+    assert refused(lambda: verify(MODEL, 3, answer.digest, answer.salt, proof)) == ("UnknownBatch", {"batch": as_hex(MODEL)})
+
+
+def test_a_batch_is_written_once_for_a_model_that_its_owner_vouches_for(
+    act: Act, owner: LocalSigner, operator: LocalSigner, make: Act, commit: Act, verify: Act
+) -> None:
+    batch = make(2)
+    commit(batch)
+    assert refused(lambda: commit(make(3))) == ("BatchExists", {"batch": as_hex(batch.id)})
+    # The same number by somebody else is another batch.
+    taken = (owner.address, MODEL, 1, batch.tree.record, 2)
+    act(LocalSigner.generate(), "commit", *taken, contract="InferenceRegistry")
+
+    act(owner, "revoke", MODEL, AUDIT_FAILED, contract="ModelRegistry")
+    unauthorised = ("ModelNotAuthorised", {"owner": owner.address, "model": as_hex(MODEL)})
+    assert refused(lambda: commit(make(2, sequence=2), sequence=2)) == unauthorised
+    # What was answered before stays provable.
+    verify(batch.id, 0, batch.receipts[0].digest, batch.receipts[0].salt, batch.tree.proof(0))
+
+
+def test_nobody_commits_in_an_operators_name_without_the_forwarder(
+    chain: Chain, owner: LocalSigner, operator: LocalSigner, relayer: LocalSigner, make: Act, transact: Act
+) -> None:
+    call = encode_call("InferenceRegistry", "commit", owner.address, MODEL, 1, make(1).tree.record, 1)
+    registry = chain.contract("InferenceRegistry")
+    receipt = transact(registry.address, call + bytes.fromhex(operator.address[2:]))
+    (committed,) = registry.events.BatchCommitted().process_receipt(receipt, errors=DISCARD)
+    assert committed["args"]["operator"] == relayer.address
+
+
+def test_ids_and_contexts_equal_the_vectors(chain: Chain) -> None:
+    # The vectors fix the registry's address: its code is put there.
+    place = Web3.to_checksum_address(VECTORS["contract"])
+    code = chain.web3.eth.get_code(chain.contract("InferenceRegistry").address)
+    chain.web3.provider.make_request("anvil_setCode", [place, "0x" + bytes(code).hex()])
+    functions = chain.web3.eth.contract(address=place, abi=chain.contract("InferenceRegistry").abi).functions
+    arguments = (VECTORS["operator"], VECTORS["owner"], from_hex(VECTORS["model"], 32), VECTORS["sequence"])
+    identifier = from_hex(VECTORS["id"], 32)
+    assert functions.batchId(*arguments).call() == identifier
+    assert batch_id(chain.web3.eth.chain_id, place, *arguments) == identifier
+    assert functions.contextOf(identifier).call() == from_hex(VECTORS["context"], 32)
+
+
+def test_a_batch_of_any_size_costs_the_same(make: Act, commit: Act) -> None:
+    """Issue 4's bound for 1,000 answers is 175,000."""
+    assert commit(make(2), 1)["gasUsed"] < 175_000
+    assert commit(make(1000, sequence=2), 2)["gasUsed"] < 175_000

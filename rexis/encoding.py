@@ -5,8 +5,10 @@ keccak256 over `abi.encode`; every hashed structure starts with, or contains, a 
 """
 
 import hashlib
+import importlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,12 @@ from eth_abi.exceptions import ParseError
 from eth_hash.auto import keccak
 
 from rexis.errors import EncodingError
+
+# Importing py_ecc, which eth_account and web3 do, raises the interpreter's recursion limit to 100,000; from there a hundred kilobytes of
+# "[" end the process with a segmentation fault inside json instead of a RecursionError. So it is imported here, and the limit put back.
+_INTERPRETER_RECURSION_LIMIT = 1000
+importlib.import_module("py_ecc")
+sys.setrecursionlimit(_INTERPRETER_RECURSION_LIMIT)
 
 # I-JSON (RFC 7493): beyond this, readers that hold numbers as doubles disagree about the value.
 MAX_SAFE_INTEGER = 2**53 - 1

@@ -125,9 +125,7 @@ class SessionTokens:
                 options={"require": list(CLAIMS)},
             )
             if claims["chain_id"] != self._chain_id:
-                raise _unauthorised(
-                    "token-chain", f"the token was issued for chain {claims['chain_id']}, this service is on {self._chain_id}"
-                )
+                raise _unauthorised("token-chain", f"the token is for chain {claims['chain_id']}, this service is on {self._chain_id}")
             return Caller(checksum_address(claims["sub"]))
         except jwt.ExpiredSignatureError:
             raise _unauthorised("token-expired", "the token has expired: sign in again") from None
@@ -235,11 +233,11 @@ def check_signature(message: SignInMessage, signature: bytes, request: Request) 
 def check_wallet_signature(web3: Web3, address: str, digest: bytes, signature: bytes, refused: SignatureError) -> None:
     """Ask the contract at `address` whether `signature` over the 32-byte `digest` is its own.
 
+    The contract's owners may change: an answer holds for the moment of asking and is never kept.
+
     Args:
         web3: over HTTP; the question goes over a connection of its own, with a short timeout.
         refused: why the signature is not one by the key of `address`; raised if there is no contract.
-
-    Its owners may change, so an answer holds for the moment of asking and is never kept.
 
     Raises:
         SignatureError: no contract, or it does not accept the signature within `WALLET_GAS`.

@@ -33,16 +33,31 @@ def restore(state: Path) -> None:
     """
     state.parent.mkdir(parents=True, exist_ok=True)
     known = [path for path in (state, *_copies(state)) if path.exists()]
-    if not known or _is_whole(state):
+    if not known:
         return
     whole = next((path for path in known if _is_whole(path)), None)
     if whole is None:
         raise ConfigurationError(f"the chain's state {state} and its copies are damaged; move {state.parent} away to begin a new chain")
-    if state.exists():
+    if whole != state and state.exists():
         state.replace(state.with_name("damaged.json"))
     draft = state.with_suffix(".draft")
-    draft.write_bytes(whole.read_bytes())
+    draft.write_bytes(_with_one_genesis(whole.read_bytes()))
     draft.replace(state)
+
+
+def _with_one_genesis(content: bytes) -> bytes:
+    """Leave the first of several blocks 0.
+
+    Anvil makes a new block 0 at every start, keeps those of the loaded state beside it, and answers with any of them, so that from
+    the second start on the chain would seem to be another one.
+    """
+    loaded = json.loads(content)
+    blocks = loaded.get("blocks", [])
+    genesis = [block for block in blocks if int(block["header"]["number"], 16) == 0]
+    if len(genesis) > 1:
+        first = min(genesis, key=lambda block: int(block["header"]["timestamp"], 16))
+        loaded["blocks"] = [first, *(block for block in blocks if int(block["header"]["number"], 16) != 0)]
+    return json.dumps(loaded).encode()
 
 
 def rotate(state: Path) -> None:

@@ -8,7 +8,7 @@ import secrets
 from datetime import datetime, timedelta
 
 import requests
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from rexis.chain.calls import encode_call
@@ -16,10 +16,10 @@ from rexis.chain.connection import Chain
 from rexis.errors import ChainError, ContractRevertedError, MalformedMessageError, SignatureError, UnavailableError
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.typed_data import verify_signer
-from services.foundation.database import now, transaction
+from services.foundation.database import lock, now, transaction
 from services.foundation.outbox.preflight import Call, gas_limit
 from services.foundation.outbox.transactions import ChainIntent, enqueue_call
-from services.foundation.problems import not_found
+from services.foundation.problems import Problem, not_found
 from services.foundation.sign_in import check_wallet_signature
 from services.marketplace.models import CatalogueEntry, Relay
 
@@ -28,6 +28,8 @@ SHORTEST_DEADLINE, LONGEST_DEADLINE = timedelta(minutes=1), timedelta(hours=24)
 # Signature check, nonce, event and the outer transaction itself; then the price of a byte of call data (EIP-7623).
 FORWARDER_GAS = 150_000
 GAS_PER_BYTE = 40
+# The marketplace pays for each, so nobody may queue up more than a burst.
+MAX_UNSETTLED = 32
 ZERO_ADDRESS = "0x" + 40 * "0"
 
 
@@ -103,12 +105,15 @@ def promise(session: Session, chain: Chain, call: RelayedCall, signature: bytes,
 
     Raises:
         UnexpectedMessageError: the sender used this nonce for another call.
+        Problem: 429 if the sender would have more than `MAX_UNSETTLED` calls under way.
     """
+    lock(session, f"relays of {call.sender}")
     key = _intent_key(call)
     data = _execute(call, signature)
     enqueue_call(session, key=key, to=_forwarder(chain), data=data, gas=_outer_gas(call, data), label=operation)
     relay = session.scalar(select(Relay).where(Relay.intent_key == key))
     if relay is None:
+        _check_quota(session, call.sender)
         relay = Relay(id=secrets.token_hex(16), sender=call.sender, operation=operation, intent_key=key, created_at=now())
         session.add(relay)
         session.flush()
@@ -134,6 +139,13 @@ def progress(session: Session, relay: Relay) -> tuple[ChainIntent, int | None]:
     if intent.transaction_hash is not None:
         token_id = session.scalar(select(CatalogueEntry.token_id).where(CatalogueEntry.transaction_hash == intent.transaction_hash))
     return intent, token_id
+
+
+def _check_quota(session: Session, sender: str) -> None:
+    mine = select(func.count()).select_from(Relay).join(ChainIntent, ChainIntent.key == Relay.intent_key).where(Relay.sender == sender)
+    if session.scalars(mine.where(ChainIntent.state.not_in(("final", "failed")))).one() >= MAX_UNSETTLED:
+        detail = f"at most {MAX_UNSETTLED} calls of one account may be under way; wait until some of them are final"
+        raise Problem(429, "relay-quota", "Too many calls are under way", detail, headers={"Retry-After": "10"})
 
 
 def _forwarder(chain: Chain) -> str:

@@ -1,6 +1,7 @@
 """The supervisor and its safety net, against small real processes."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def mark(tmp_path: Path) -> Iterator[str]:
 
 def python(name: str, code: str, mark: str, **further: object) -> ProcessSpec:
     environment = {**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"}
-    return ProcessSpec(name, (sys.executable, "-c", code), environment, **further)  # type: ignore[arg-type]
+    return ProcessSpec(name, (sys.executable, "-c", code), environment, **further)
 
 
 @contextlib.contextmanager
@@ -234,3 +235,13 @@ def test_a_chain_without_any_whole_state_does_not_start_silently_from_nothing(tm
     with pytest.raises(ConfigurationError, match="are damaged; move"):
         chain_state.restore(state)
     assert state.exists()
+
+
+def test_of_several_first_blocks_the_chain_keeps_the_one_it_began_with(tmp_path: Path) -> None:
+    def block(number: int, timestamp: int) -> dict[str, dict[str, str]]:
+        return {"header": {"number": hex(number), "timestamp": hex(timestamp)}}
+
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({"block": {}, "blocks": [block(2, 12), block(0, 30), block(1, 11), block(0, 10), block(0, 20)]}))
+    chain_state.restore(state)
+    assert json.loads(state.read_text())["blocks"] == [block(0, 10), block(2, 12), block(1, 11)]

@@ -75,6 +75,7 @@ def test_members_see_what_the_founder_founded(client: TestClient, settings: Serv
     assert client.get("/v1/federations", headers=stranger).json()["items"] == []
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
@@ -95,6 +96,7 @@ def test_unsound_rules_are_refused_with_the_rule(client: TestClient, settings: S
     assert client.get("/v1/federations", headers=headers).json()["items"] == []
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_the_same_address_in_two_spellings_is_one_member(client: TestClient, settings: ServiceSettings) -> None:
     roster = [hospital.address for hospital in HOSPITALS[:3]] + [HOSPITALS[0].address.lower()]
     answer = client.post("/v1/federations", json=rules(roster=roster), headers=authorised(settings, HOSPITALS[0]))
@@ -102,6 +104,7 @@ def test_the_same_address_in_two_spellings_is_one_member(client: TestClient, set
     assert "distinct" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_mistyped_address_is_refused(client: TestClient, settings: ServiceSettings) -> None:
     wrong = HOSPITALS[3].address.swapcase().replace("0X", "0x")
     answer = client.post("/v1/federations", json=rules(roster=[*rules()["roster"][:3], wrong]), headers=authorised(settings, HOSPITALS[0]))

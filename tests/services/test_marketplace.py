@@ -17,6 +17,7 @@ from rexis.protocol.sign_in import SignInMessage
 from services.foundation.chain_index import ChainIndex
 from services.foundation.database import migrate, now, open_engine
 from services.foundation.settings import LOCAL_CHAIN_ID
+from services.marketplace import relays
 from services.marketplace.catalogue import CatalogueProjection
 from services.marketplace.settings import MarketplaceSettings
 from tests.services.marketplace_on_chain import (
@@ -273,6 +274,17 @@ def test_a_nonce_that_promises_another_call_already_is_refused(marketplace: Mark
     answer = post(marketplace, hospital, body_of(marketplace, hospital, call={"nonce": 5}))
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:rexis:problem:unexpected-message")
     assert marketplace.counts() == (2, 1, 1)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_nobody_makes_the_marketplace_pay_for_any_number_of_calls(marketplace: Marketplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "MAX_UNSETTLED", 2)
+    hospital, other = LocalSigner.generate(), LocalSigner.generate()
+    bodies = [body_of(marketplace, hospital) for _ in range(3)]
+    assert [post(marketplace, hospital, body).status_code for body in bodies] == [202, 202, 429]
+    assert post(marketplace, hospital, bodies[0]).status_code == 202, "what was taken on before is no new call"
+    assert post(marketplace, other, body_of(marketplace, other)).status_code == 202
+    assert marketplace.counts() == (2, 3, 3)
 
 
 def test_a_data_set_registered_without_us_is_in_the_catalogue(marketplace: Marketplace) -> None:

@@ -154,6 +154,7 @@ def not_finite() -> bytes:
     return bytes(content)
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -172,6 +173,7 @@ def test_a_bad_file_is_refused_with_the_reason(
     assert reason in found["reason"]
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_file_of_another_specification_is_refused(client: TestClient, engine: Engine, objects: ObjectStore) -> None:
     wide = {**DOCUMENT, "tensors": [{"name": "x", "dtype": "f32", "shape": ["n", 4]}]}
     found = checked(client, engine, objects, file_of(), wide)
@@ -194,6 +196,7 @@ def test_a_second_run_beside_a_live_one_does_nothing(client: TestClient, engine:
     assert client.get(f"/v1/batches/{batch['id']}").json()["state"] == "running"
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_store_that_lost_the_bytes_is_not_the_owners_fault(client: TestClient, engine: Engine, objects: ObjectStore) -> None:
     batch = hand_in(client, file_of())
     for stored in list(objects.list("uploads")):
@@ -227,6 +230,7 @@ def test_an_upload_is_one_batch(client: TestClient) -> None:
     assert client.post("/v1/batches", json={**body, "spec": other}).status_code == 409
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_what_is_not_the_callers_complete_upload_is_no_batch(client: TestClient, settings: ServiceSettings) -> None:
     opened = client.post("/v1/uploads", json={"total_bytes": 100}).json()["id"]
     assert client.post("/v1/batches", json={"upload_id": opened, "spec": DOCUMENT}).status_code == 409

@@ -88,6 +88,7 @@ FORGED = {
 }
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", FORGED)
 def test_what_the_issuer_did_not_sign_is_refused(client_with_chain: TestClient, settings: ServiceSettings, name: str) -> None:
     forged, reason = FORGED[name]
@@ -98,12 +99,14 @@ def test_what_the_issuer_did_not_sign_is_refused(client_with_chain: TestClient, 
     assert client_with_chain.get(path, headers=authorised(settings, CLINIC)).status_code == 404
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_whether_an_issuer_is_a_contract_account_only_the_chain_can_say(client: TestClient, settings: ServiceSettings) -> None:
     forged = replace(receipt(), output=bytes(32))
     answer = client.post("/v1/receipts", json=forged.to_json(), headers=authorised(settings, CLINIC))
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:rexis:problem:unavailable")
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_receipt_from_the_future_is_refused(client: TestClient, settings: ServiceSettings) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).replace(second=0, microsecond=0)
     answer = client.post("/v1/receipts", json=receipt(issued=tomorrow).to_json(), headers=authorised(settings, CLINIC))
@@ -139,6 +142,7 @@ def test_what_the_signature_does_not_cover_is_not_kept(client: TestClient, setti
     assert Receipt.parse(stored["receipt"]) == receipt()
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("change", [{"version": 2}, {"model": "0x12"}, {"note": "x"}, {"issued": "2026-11-20T09:30:15Z"}, {"index": 3}])
 def test_malformed_receipts_are_refused(client: TestClient, settings: ServiceSettings, change: dict[str, Any]) -> None:
     answer = client.post("/v1/receipts", json={**receipt().to_json(), **change}, headers=authorised(settings, CLINIC))

@@ -12,7 +12,6 @@ from rexis.errors import ChainError, ContractRevertedError, UnavailableError
 
 # State, and with it the cost of a call, may change between estimate and execution.
 GAS_MARGIN = 1.2
-GWEI = 10**9
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,7 @@ def current_fees(web3: Web3, *, max_fee_per_gas: int, max_priority_fee_per_gas: 
         tip = min(int(web3.eth.max_priority_fee), max_priority_fee_per_gas)
         needed, fees = base + tip, {"maxFeePerGas": min(2 * base + tip, max_fee_per_gas), "maxPriorityFeePerGas": tip}
     if needed > max_fee_per_gas:
-        raise UnavailableError(
-            f"the chain asks for {needed / GWEI:.3f} gwei per gas, the ceiling is {max_fee_per_gas / GWEI:.3f}; calls wait"
-        )
+        raise UnavailableError(f"the chain asks for {needed} wei per gas, the ceiling is {max_fee_per_gas}; calls wait")
     return fees
 
 

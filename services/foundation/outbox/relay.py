@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
-from web3.types import TxReceipt
+from web3.types import BlockIdentifier, TxReceipt
 
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
@@ -78,7 +78,7 @@ class Relay:
             accounts = session.execute(highest).tuples().all()
         for sender, highest_mined in accounts:
             # Asked after the rows were read: what they call mined is counted, unless it was lost.
-            count = self._eth.get_transaction_count(Web3.to_checksum_address(sender), "latest")
+            count = self._nonces_used(sender, "latest")
             if count <= highest_mined:
                 self._reopen(sender, count, highest_mined)
 
@@ -121,6 +121,9 @@ class Relay:
                 self._give_up(row)
             else:
                 self._send(row)
+
+    def _nonces_used(self, sender: str, block: BlockIdentifier) -> int:
+        return int(self._eth.get_transaction_count(Web3.to_checksum_address(sender), block))
 
     def _settled_number(self) -> int:
         if self.policy.confirmations is None:
@@ -239,7 +242,7 @@ class Relay:
                 self._send(signed)
 
     def _sign(self, seen: ChainIntent, call: Call, gas: int, fees: dict[str, int]) -> ChainTransaction | None:
-        count = self._eth.get_transaction_count(Web3.to_checksum_address(call.sender), "latest")
+        count = self._nonces_used(call.sender, "latest")
         with transaction(self.engine) as session:
             account = self._account(session)
             intent = session.get_one(ChainIntent, seen.sequence, with_for_update=True)

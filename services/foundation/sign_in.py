@@ -157,7 +157,7 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 router = APIRouter(prefix="/v1/sign-in", tags=["sign-in"])
 
 
-@router.post("/nonce", operation_id="createSignInNonce")
+@router.post("/nonce", operation_id="create_sign_in_nonce")
 def create_nonce(request: Request, session: SessionDep) -> NonceAnswer:
     """Give out a nonce for one sign-in within five minutes."""
     settings: ServiceSettings = request.app.state.settings
@@ -172,7 +172,7 @@ def create_nonce(request: Request, session: SessionDep) -> NonceAnswer:
     )
 
 
-@router.post("", operation_id="signIn")
+@router.post("", operation_id="sign_in")
 def sign_in(request: Request, body: SignInRequest) -> SignInAnswer:
     """Exchange a signed EIP-4361 text for a session token."""
     settings: ServiceSettings = request.app.state.settings

@@ -26,7 +26,7 @@ from tests.services.test_trainer import DOCUMENT, file_of, upload
 from tests.services.test_verifier import receipt
 
 OWNER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
-SIGN_IN = {"createSignInNonce", "signIn"}
+SIGN_IN = {"create_sign_in_nonce", "sign_in"}
 PUBLIC = {
     "marketplace": {"list_datasets", "get_dataset", "get_document", "get_chain"},
     "trainer": set[str](),

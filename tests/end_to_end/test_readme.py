@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,17 @@ from services.local.settings import LocalSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    [line[2:] for line in block.splitlines() if line.startswith("$ ")] for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-]
+GUIDES = ROOT / "docs" / "guides"
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The commands of each console block."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [[line[2:] for line in block.splitlines() if line.startswith("$ ")] for block in blocks]
+
+
+BLOCKS = commands_of(README)
 
 
 def run(commands: list[str], **environment: str) -> str:
@@ -43,13 +51,35 @@ def test_the_demo_runs_and_prints_what_the_readme_shows() -> None:
         assert label in shown, label
 
 
-def test_an_institutions_commands_work_on_a_running_platform(tmp_path: Path) -> None:
-    with Platform.start(LocalSettings(data_dir=tmp_path / "data")) as platform:
-        environment = {"COLUMNS": "200", **{f"REXIS_{name.upper()}_URL": url for name, url in platform.urls.items()}}
-        shown = run(BLOCKS[1], REXIS_HOME=str(tmp_path / "home"), **environment)
-        assert "Heart disease, four hospitals" in shown
-        again = run([BLOCKS[1][0], BLOCKS[1][2]], REXIS_HOME=str(tmp_path / "home"), **environment)
-        assert "token         1" in again, "registered twice, minted once"
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What a user's shell has while a platform runs."""
+    with Platform.start(LocalSettings(data_dir=tmp_path_factory.mktemp("platform"))) as platform:
+        urls = {f"REXIS_{name.upper()}_URL": url for name, url in platform.urls.items()}
+        yield {"COLUMNS": "200", "REXIS_PASSPHRASE": "correct horse battery staple", **urls}
+
+
+def test_an_institutions_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
+    shown = run(BLOCKS[1], **environment, REXIS_HOME=str(tmp_path))
+    assert "Heart disease, four hospitals" in shown
+    first = re.search(r"token +(\d+)", shown)
+    again = re.search(r"token +(\d+)", run([BLOCKS[1][2]], **environment, REXIS_HOME=str(tmp_path)))
+    assert first is not None
+    assert again is not None
+    assert again[1] == first[1], "registered twice, minted once"
+
+
+def test_the_institutions_guide_works_line_by_line(environment: dict[str, str], tmp_path: Path) -> None:
+    blocks = commands_of((GUIDES / "institution.md").read_text(encoding="utf-8"))
+    assert len(blocks) == 3
+    for block in blocks:
+        run(block, **environment, REXIS_HOME=str(tmp_path))
+
+
+def test_the_pharma_guides_code_works(environment: dict[str, str]) -> None:
+    code = re.findall(r"```python\n(.*?)```", (GUIDES / "pharma.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code) == 2
+    run([f"python - <<'EOF'\n{''.join(code)}\nEOF"], **environment)
 
 
 def test_every_make_target_that_is_named_exists() -> None:

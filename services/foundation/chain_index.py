@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import requests
 import structlog
 from hexbytes import HexBytes
 from sqlalchemy import JSON, BigInteger, LargeBinary, String, delete, exists, select
@@ -18,7 +17,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from web3.exceptions import BlockNotFound, Web3RPCError
 from web3.types import LogReceipt
 
-from rexis.chain.connection import Chain
+from rexis.chain.connection import NODE_FAILURES, Chain
 from rexis.encoding import to_hex
 from rexis.errors import UnavailableError, WrongChainError
 from services.foundation.database import FoundationBase, lock, transaction
@@ -101,10 +100,9 @@ class ChainIndex:
         self.engine, self.chain, self.projections, self.start_block = engine, chain, projections, start_block
         self.chain_id = chain.deployment.chain_id
         self._names = {chain.contract(name).address: name for name in {projection.contract for projection in projections}}
+        declared: dict[str, Any] = {name: chain.contract(name).events for name in self._names.values()}
         self._decoders = {
-            (name, definition.topic): definition
-            for name in self._names.values()
-            for definition in (event() for event in chain.contract(name).events)
+            (name, definition.topic): definition for name, events in declared.items() for definition in (event() for event in events)
         }
         self._span = SPAN
 
@@ -118,14 +116,14 @@ class ChainIndex:
         try:
             added, done = 0, False
             while not done:
-                stored = self._walk_back()
-                stretch = self._read(stored)
+                stored, stored_hash = self._walk_back()
+                stretch = self._read(stored, stored_hash)
                 if stretch is None:
                     return added
                 count, done = self._store(stored, stretch)
                 added += count
             return added
-        except requests.RequestException as error:
+        except NODE_FAILURES as error:
             raise UnavailableError(f"the chain does not answer ({type(error).__name__}); the index goes on later") from error
 
     def reindex(self) -> int:
@@ -136,15 +134,19 @@ class ChainIndex:
 
     # Backwards.
 
-    def _walk_back(self) -> int:
-        """Forget blocks that the node does not have any more. Returns the highest number that both know, below `start_block` if none."""
+    def _walk_back(self) -> tuple[int, str | None]:
+        """Forget blocks that the node does not have any more.
+
+        Returns the highest block that both know; one below `start_block`, and no hash, if there is none.
+        """
         with transaction(self.engine, read_only=True) as session:
             mine = select(ChainBlock).where(ChainBlock.chain_id == self.chain_id).order_by(ChainBlock.number.desc())
-            tip = self.start_block - 1
+            tip, tip_hash = self.start_block - 1, None
             gone = False
             for block in session.scalars(mine).yield_per(100):
                 if self._hash_of(block.number) == block.hash:
-                    tip = max(tip, block.number)
+                    if block.number >= self.start_block:
+                        tip, tip_hash = block.number, block.hash
                     break
                 if block.number == 0:
                     raise WrongChainError(
@@ -154,7 +156,7 @@ class ChainIndex:
                 gone = True
         if gone:
             self._forget_above(tip)
-        return tip
+        return tip, tip_hash
 
     def _forget_above(self, number: int) -> None:
         with transaction(self.engine) as session:
@@ -168,7 +170,7 @@ class ChainIndex:
 
     # Forwards.
 
-    def _read(self, stored: int) -> _Stretch | None:
+    def _read(self, stored: int, stored_hash: str | None) -> _Stretch | None:
         """The next stretch after block `stored`; None if there is none, or if the chain changed while it was read."""
         head = int(self.chain.web3.eth.block_number)
         if head <= stored:
@@ -183,8 +185,8 @@ class ChainIndex:
                     raise UnavailableError(f"the node does not give the logs of block {last}: {error.message}") from error
                 self._span //= 2
                 continue
-            # Read again: the logs belong to the chain that ends in this block only if it was the same before and after.
-            if last_hash is None or self._hash_of(last) != last_hash:
+            # Read again: the logs are those between the two blocks only if both were on the chain before and after.
+            if last_hash is None or self._hash_of(last) != last_hash or (stored_hash and self._hash_of(stored) != stored_hash):
                 return None
             self._span = min(self._span * 2, SPAN)
             return _Stretch(last, last_hash, sorted(logs, key=lambda found: (found["blockNumber"], found["logIndex"])))

@@ -72,7 +72,7 @@ class ServiceSettings(BaseSettings):
     read_timeout_s: float = Field(default=30.0, gt=0, description="longest silence of a client inside a request body")
     drain_s: float = Field(default=0.0, ge=0, description="time between SIGTERM and the closing of the listener, with /readyz at 503")
 
-    heartbeat_file: Path | None = Field(default=None, description="file that the background process touches while it is well")
+    heartbeat_file: Path | None = Field(default=None, description="file that a background process or worker touches while it is well")
 
     @field_validator("session_key")
     @classmethod

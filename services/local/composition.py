@@ -154,22 +154,18 @@ class Composition:
         return self._python(service, "uvicorn", *arguments, needs=("guard", *needs), environment=environment, probe=probe)
 
     def _background(self, service: str, needs: tuple[str, ...]) -> ProcessSpec:
-        heartbeat = self.settings.folder / "heartbeats" / service
-        environment = {**self._service_environment(service), "REXIS_HEARTBEAT_FILE": str(heartbeat)}
-        return self._python(
-            f"{service}-background",
-            f"services.{service}.background",
-            needs=("guard", *needs),
-            environment=environment,
-            before=partial(_forget, heartbeat),
-            probe=partial(_exists, heartbeat),
-        )
+        return self._beating(f"{service}-background", service, f"services.{service}.background", needs=needs)
 
     def _worker(self, service: str, needs: tuple[str, ...]) -> ProcessSpec:
         arguments = ("-A", f"services.{service}.worker:celery", "worker", "--without-gossip", "--without-mingle", "-n", f"{service}@local")
-        return self._python(
-            f"{service}-worker", "celery", *arguments, needs=("guard", *needs), environment=self._service_environment(service)
-        )
+        return self._beating(f"{service}-worker", service, "celery", *arguments, needs=needs)
+
+    def _beating(self, name: str, service: str, module: str, *arguments: str, needs: tuple[str, ...]) -> ProcessSpec:
+        """A process that answers nobody, and touches a file while it is well."""
+        heartbeat = self.settings.folder / "heartbeats" / name
+        environment = {**self._service_environment(service), "REXIS_HEARTBEAT_FILE": str(heartbeat)}
+        before, probe = partial(_forget, heartbeat), partial(_exists, heartbeat)
+        return self._python(name, module, *arguments, needs=("guard", *needs), environment=environment, before=before, probe=probe)
 
     # Environments.
 

@@ -13,16 +13,16 @@ import json
 import os
 import platform
 import shutil
-import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from services.local.ports import STANDARD, is_free
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 NEEDED_DISK_GIB = 4.0
 NEEDED_MEMORY_GIB = 3.0
-PORTS = {"marketplace": 8001, "trainer": 8002, "aggregator": 8003, "verifier": 8004, "chain": 8545}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _memory() -> Finding:
 
 
 def _installation() -> Finding:
-    stamp, advice = ROOT / ".stamps" / "setup", "run `make setup`"
+    stamp, advice = ROOT / ".venv" / "stamps" / "setup", "run `make setup`"
     if not stamp.exists():
         return Finding("installation", "missing", "not installed", advice)
     lock = hashlib.sha256((ROOT / "requirements" / "lock.txt").read_bytes()).hexdigest()
@@ -123,16 +123,9 @@ def _redis() -> Finding:
 
 
 def _ports(folder: Path) -> Finding:
-    taken = []
-    for name, port in PORTS.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                taken.append(f"{port} ({name})")
+    taken = [f"{port} ({name})" for name, port in STANDARD.items() if not is_free(port)]
     if not taken:
-        return Finding("ports", "ok", ", ".join(map(str, PORTS.values())))
+        return Finding("ports", "ok", ", ".join(map(str, STANDARD.values())))
     who = "perhaps by the platform that runs here" if (folder / "platform.json").exists() else "by another program"
     return Finding("ports", "note", f"taken: {', '.join(taken)}", f"{who}; the platform takes free ones instead and says which")
 

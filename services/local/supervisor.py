@@ -175,12 +175,11 @@ class Supervisor:
         trouble = None
         if not spec.once:
             try:
-                self._wait_until_ready(spec, child)
+                if self._becomes_ready(spec, child):
+                    self._succeeded(name, State.READY, started)
             except UnavailableError as error:
                 trouble = str(error)
                 child.kill()
-            else:
-                self._succeeded(name, State.READY, started)
         code = child.wait()
         with self._changed:
             del self._children[name]
@@ -195,20 +194,22 @@ class Supervisor:
             return None
         return f"{trouble or describe_exit(code)}\nlast lines of {child.log}:\n{child.last_lines()}"
 
-    def _wait_until_ready(self, spec: ProcessSpec, child: Child) -> None:
-        """Return when the probe succeeds, the child has ended, or is to stop; UnavailableError when that takes too long."""
+    def _becomes_ready(self, spec: ProcessSpec, child: Child) -> bool:
+        """Block until the probe succeeds (True), or the child has ended or is to stop (False); UnavailableError if that takes too long."""
         deadline = time.monotonic() + self._start_timeout_s
-        while spec.probe is not None and child.popen.poll() is None:
+        while child.popen.poll() is None:
             try:
-                spec.probe()
+                if spec.probe is not None:
+                    spec.probe()
             except (OSError, UnavailableError) as error:
                 if time.monotonic() > deadline:
                     raise UnavailableError(f"was not ready within {self._start_timeout_s:.0f} s: {error}") from error
                 with self._changed:
                     if self._changed.wait_for(lambda: spec.name in self._stopping, PROBE_INTERVAL_S):
-                        return
+                        return False
             else:
-                return
+                return True
+        return False
 
     def _succeeded(self, name: str, state: State, started: float) -> None:
         self._set(name, state=state, runs=self.status[name].runs + 1, ready_after_s=round(time.monotonic() - started, 2))

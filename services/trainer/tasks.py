@@ -4,12 +4,20 @@ import uuid
 from functools import cache
 
 from celery import shared_task
+from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
 from services.foundation.database import open_engine
 from services.foundation.objects import ObjectStore, open_store
+from services.foundation.observability import configure_logging
 from services.trainer import batches
 from services.trainer.settings import TrainerSettings
+
+
+@worker_process_init.connect
+def _log_as_json(**_: object) -> None:
+    # A spawned child does not import the module that configures its parent, and structlog's default shows local variables.
+    configure_logging(TrainerSettings.from_environment())
 
 
 @cache

@@ -115,15 +115,15 @@ def command(*arguments: str, data_dir: Path) -> list[str]:
     return [sys.executable, "-m", "services.local", *arguments, "--data-dir", str(data_dir)]
 
 
+def everything_runs(data_dir: Path) -> bool:
+    described = record.read(data_dir)
+    return described is not None and all(process["state"] in (State.READY, State.DONE) for process in described["processes"].values())
+
+
 def start(data_dir: Path) -> "subprocess.Popen[bytes]":
     """`make up` in a process of its own; returns when everything is ready."""
     running = subprocess.Popen(command("up", data_dir=data_dir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    status = command("status", "--json", data_dir=data_dir)
-    until(
-        lambda: subprocess.run(status, cwd=ROOT, capture_output=True, check=False).returncode == 0 or running.poll() is not None,
-        "the platform is ready",
-        120,
-    )
+    until(lambda: everything_runs(data_dir) or running.poll() is not None, "the platform is ready", 120)
     assert running.poll() is None, running.stderr.read() if running.stderr else ""
     return running
 
@@ -138,6 +138,8 @@ def test_a_killed_platform_leaves_no_process_and_starts_again_with_everything_it
     data_dir = tmp_path / "data"
     first = start(data_dir)
     entry = register(tmp_path, marketplace_url(data_dir))
+    shown = subprocess.run(command("status", "--json", data_dir=data_dir), cwd=ROOT, capture_output=True, check=True)
+    assert json.loads(shown.stdout)["ready"] == dict.fromkeys(SERVICES)
     first.kill()
     first.wait()
     until(lambda: not members(f"{data_dir}#"), "the guard has ended every process")

@@ -140,6 +140,16 @@ def test_a_process_that_never_gets_ready_is_killed_and_named(tmp_path: Path, mar
             supervisor.wait_ready()
 
 
+def test_a_process_that_is_stopped_or_ends_before_it_is_ready_is_never_called_ready(tmp_path: Path, mark: str) -> None:
+    def probe() -> None:
+        raise UnavailableError("not yet")
+
+    with supervised(tmp_path, python("slow", SLEEP, mark, probe=probe), python("short", "", mark, probe=probe)) as supervisor:
+        until(lambda: supervisor.status["short"].restarts > 0, "its end is seen")
+        until(lambda: "slow" in supervisor.pids(), "it runs")
+    assert supervisor.status["slow"].runs == supervisor.status["short"].runs == 0
+
+
 def test_a_program_that_does_not_exist_is_an_error_at_once(tmp_path: Path, mark: str) -> None:
     spec = ProcessSpec("missing", (str(tmp_path / "no-such-program"),), {MARK: mark})
     with supervised(tmp_path, spec) as supervisor, pytest.raises(ConfigurationError, match="missing can not be started"):

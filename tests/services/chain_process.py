@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rexis.chain.calls import selector
 from rexis.chain.connection import Chain, genesis_hash, open_web3
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import LocalSigner, development_signer
+from rexis.encoding import checksum_address, to_hex
 from services.local.anvil import CHAIN_ID, anvil_command, find_anvil, wait_for_anvil
 from tests.services.conftest import free_port
 
@@ -24,7 +26,9 @@ ETHER = 10**18
 _ZERO_HASH = next(entry for entry in artifact("DatasetRegistry").abi if entry["type"] == "error" and entry["name"] == "ZeroHash")
 # Called with data it logs the data, unless it is closed: then it reverts with DatasetRegistry.ZeroHash. Called without, it opens
 # or closes. Nothing in it remembers a call, so that a call that runs twice is seen twice.
-_GATE = bytes.fromhex("36600a57" + "5f54155f5500" + "5b5f54601857" + "365f5f37365fa000" + "5b63" + selector(_ZERO_HASH).hex() + "5f526004601cfd")
+_GATE = bytes.fromhex(
+    "36600a57" + "5f54155f5500" + "5b5f54601857" + "365f5f37365fa000" + "5b63" + selector(_ZERO_HASH).hex() + "5f526004601cfd"
+)
 _DEPLOY_GATE = bytes([0x60, len(_GATE), 0x60, 0x0B, 0x5F, 0x39, 0x60, len(_GATE), 0x5F, 0xF3, 0x00]) + _GATE
 
 
@@ -73,6 +77,18 @@ def running(folder: Path, *, keep_state: bool = False) -> Iterator[ChainProcess]
         chain.kill()
 
 
+@contextmanager
+def replaced(folder: Path, url: str) -> Iterator[ChainProcess]:
+    """A chain that is not the one at `url`: a genesis carries the second of its making, so it may take a second to get one."""
+    genesis, deadline = rpc(url, "eth_getBlockByNumber", "0x0", False)["hash"], time.monotonic() + 10
+    while True:
+        with running(folder) as chain:
+            if rpc(chain.url, "eth_getBlockByNumber", "0x0", False)["hash"] != genesis:
+                yield chain
+                return
+        assert time.monotonic() < deadline, "two chains with one genesis"
+
+
 def rpc(url: str, method: str, *parameters: Any) -> Any:
     """One raw JSON-RPC call."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode()
@@ -80,6 +96,16 @@ def rpc(url: str, method: str, *parameters: Any) -> Any:
         answer = json.loads(response.read())
     assert "error" not in answer, answer
     return answer["result"]
+
+
+def transact(url: str, **fields: Any) -> Any:
+    """Send from an account of the node, wait for the block, and return the receipt."""
+    sent = rpc(url, "eth_sendTransaction", fields)
+    deadline = time.monotonic() + 10
+    while (receipt := rpc(url, "eth_getTransactionReceipt", sent)) is None:
+        assert time.monotonic() < deadline, "the node does not mine"
+    assert receipt["status"] == "0x1", receipt
+    return receipt
 
 
 def connect(url: str) -> Chain:
@@ -100,13 +126,17 @@ class Gate:
 
     def __init__(self, url: str) -> None:
         self.url, self.operator = url, development_signer(9).address
-        sent = rpc(url, "eth_sendTransaction", {"from": self.operator, "data": "0x" + _DEPLOY_GATE.hex()})
-        self.address = str(connect(url).web3.to_checksum_address(rpc(url, "eth_getTransactionReceipt", sent)["contractAddress"]))
+        receipt = transact(url, **{"from": self.operator, "data": to_hex(_DEPLOY_GATE)})
+        self.address = checksum_address(receipt["contractAddress"])
 
-    def toggle(self, *, tip: int = 0) -> None:
-        """Open or close it; with a high `tip` before the others in a block."""
-        fees = {"maxPriorityFeePerGas": hex(tip), "maxFeePerGas": hex(tip + 10**11)} if tip else {}
-        rpc(self.url, "eth_sendTransaction", {"from": self.operator, "to": self.address, "gas": hex(100_000), **fees})
+    def toggle(self) -> None:
+        """Open or close it."""
+        transact(self.url, **{"from": self.operator, "to": self.address})
+
+    def toggle_first(self) -> str:
+        """Open or close it in the next block, before the others in it, without waiting for the block; returns the hash."""
+        fees = {"maxPriorityFeePerGas": hex(10**10), "maxFeePerGas": hex(10**12)}
+        return str(rpc(self.url, "eth_sendTransaction", {"from": self.operator, "to": self.address, "gas": hex(100_000), **fees}))
 
     def calls(self) -> list[bytes]:
         """Data of every call that ran, in the order of the chain."""
@@ -124,19 +154,27 @@ class Proxy:
         self.upstream = upstream
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
+        # Given the parameters, whether the chain answers with an error of its own making.
+        self.refuses: dict[str, Callable[[list[Any]], bool]] = {}
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:  # the name that http.server asks for
                 body = self.rfile.read(int(self.headers["content-length"]))
-                method = json.loads(body)["method"]
+                asked = json.loads(body)
+                method = asked["method"]
                 try:
                     proxy.before.get(method, lambda: None)()
-                    request = urllib.request.Request(proxy.upstream, body, {"content-type": "application/json"})
-                    with urllib.request.urlopen(request, timeout=10) as response:
-                        answer = response.read()
+                    if method in proxy.refuses and proxy.refuses[method](asked["params"]):
+                        error = {"code": -32005, "message": "limit exceeded"}
+                        answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
+                    else:
+                        request = urllib.request.Request(proxy.upstream, body, {"content-type": "application/json"})
+                        with urllib.request.urlopen(request, timeout=10) as response:
+                            answer = response.read()
                     proxy.after.get(method, lambda: None)()
                 except OSError:
                     self.send_response(503)

@@ -1,6 +1,7 @@
 """Encrypted batches: uploaded in parts, checked by a real worker, accepted with their record or refused with the reason."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -239,3 +240,16 @@ def test_what_is_not_the_callers_complete_upload_is_no_batch(client: TestClient,
     assert client.post("/v1/batches", json={"upload_id": mine, "spec": DOCUMENT}, headers=stranger).status_code == 404
     assert client.post("/v1/batches", json={"upload_id": uuid.uuid4().hex, "spec": DOCUMENT}).status_code == 404
     assert client.post("/v1/batches", json={"upload_id": mine, "spec": {**DOCUMENT, "kind": "model"}}).status_code == 422
+
+
+def test_a_child_of_a_worker_logs_as_its_parent_does(settings: ServiceSettings) -> None:
+    """A spawned child imports the tasks, and not the module that configures the worker."""
+    program = (
+        "import services.trainer.tasks, structlog; from celery.signals import worker_process_init; "
+        "worker_process_init.send(sender=None); structlog.get_logger('child').warning('hello', token='t')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment_of(settings), capture_output=True, text=True, timeout=60, check=True
+    )
+    line = json.loads(run.stderr)
+    assert (line["event"], line["service"], line["token"]) == ("hello", "trainer", "***")

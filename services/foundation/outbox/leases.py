@@ -24,7 +24,7 @@ from typing import Generic, Self, TypeVar
 import structlog
 from sqlalchemy import Engine, Integer, String, Text, Uuid, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Mapped, Session, declarative_mixin, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from rexis.errors import LeaseLostError, RexisError, UnavailableError
 from services.foundation.database import Instant, now, transaction
@@ -33,7 +33,6 @@ from services.foundation.outbox.tasks import enqueue_task
 log = structlog.get_logger(__name__)
 
 
-@declarative_mixin
 class LeasedJob:
     """Columns of a table whose rows are jobs. States: queued, running, done, failed; the last two are terminal."""
 

@@ -12,6 +12,8 @@ from rexis.errors import ChainError, ContractRevertedError, UnavailableError
 
 # State, and with it the cost of a call, may change between estimate and execution.
 GAS_MARGIN = 1.2
+# JSON-RPC codes of answers about a call; any other is about the node, such as a rate limit, and says nothing about the call.
+CALL_FAULTS = frozenset({3, -32000, -32003, -32015})
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def gas_limit(web3: Web3, call: Call) -> int:
     Raises:
         ContractRevertedError: the contract refuses it.
         ChainError: the node can not run it, e.g. because it needs more gas than its ceiling.
+        UnavailableError: the node answers with a failure of its own.
     """
     try:
         web3.eth.call(call.parameters(), "pending")
@@ -46,20 +49,32 @@ def gas_limit(web3: Web3, call: Call) -> int:
     except ContractLogicError as error:
         raise refusal(error) from error
     except Web3RPCError as error:
+        _check_concerns_call(error)
         raise ChainError(f"the node can not run this call with at most {call.gas} gas: {error.message}") from error
     return min(int(estimate * GAS_MARGIN), call.gas)
 
 
 def reason_of_failure(web3: Web3, call: Call, block: BlockIdentifier) -> ContractRevertedError:
-    """Why a mined call failed: it is run again on the state of `block`, the one before its own."""
+    """Why a mined call failed: it is run again on the state of `block`, the one before its own.
+
+    Raises:
+        UnavailableError: the node answers with a failure of its own.
+    """
     try:
         web3.eth.call(call.parameters(), block)
     except ContractLogicError as error:
         return refusal(error)
     except Web3RPCError as error:
+        _check_concerns_call(error)
         return ContractRevertedError("", "Unknown", {"node": error.message})
     # It depended on a call before it in its own block, or ran out of gas.
     return ContractRevertedError("", "Unknown", {})
+
+
+def _check_concerns_call(error: Web3RPCError) -> None:
+    answer = error.rpc_response.get("error") if error.rpc_response is not None else None
+    if not isinstance(answer, dict) or answer.get("code") not in CALL_FAULTS:
+        raise UnavailableError(f"the chain does not answer now ({error.message}); calls wait") from error
 
 
 def refusal(error: ContractLogicError) -> ContractRevertedError:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import requests
 import structlog
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import IntegrityError
@@ -11,7 +10,7 @@ from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
 from web3.types import BlockIdentifier, TxReceipt
 
-from rexis.chain.connection import Chain
+from rexis.chain.connection import NODE_FAILURES, Chain
 from rexis.chain.signer import Signer
 from rexis.encoding import keccak256, to_hex
 from rexis.errors import ChainError, ContractRevertedError, UnavailableError, WrongChainError
@@ -53,7 +52,7 @@ class Relay:
             self._recover()
             self._follow()
             self._sign_queued()
-        except requests.RequestException as error:
+        except NODE_FAILURES as error:
             raise UnavailableError(f"the chain does not answer ({type(error).__name__}); calls wait in the database") from error
         with transaction(self.engine, read_only=True) as session:
             unsettled = select(func.count()).select_from(ChainIntent).where(ChainIntent.state.not_in(("final", "failed")))
@@ -75,7 +74,7 @@ class Relay:
         with transaction(self.engine, read_only=True) as session:
             mined = (ChainTransaction.chain_id == self.chain_id) & ChainTransaction.block_number.is_not(None)
             highest = select(ChainTransaction.sender, func.max(ChainTransaction.nonce)).where(mined).group_by(ChainTransaction.sender)
-            accounts = session.execute(highest).tuples().all()
+            accounts = session.execute(highest).all()
         for sender, highest_mined in accounts:
             # Asked after the rows were read: what they call mined is counted, unless it was lost.
             count = self._nonces_used(sender, "latest")
@@ -110,9 +109,7 @@ class Relay:
             of_chain = (ChainTransaction.chain_id == self.chain_id) & ChainTransaction.final_at.is_(None)
             rows = session.scalars(select(ChainTransaction).where(of_chain).order_by(ChainTransaction.sender, ChainTransaction.nonce)).all()
         # Asked before any receipt: a nonce that is used up here while its transaction has no receipt was used by another one.
-        used = {
-            sender: self._eth.get_transaction_count(Web3.to_checksum_address(sender), settled) for sender in {row.sender for row in rows}
-        }
+        used = {sender: self._nonces_used(sender, settled) for sender in {row.sender for row in rows}}
         for row in rows:
             receipt = self._receipt(row.hash)
             if receipt is not None:
@@ -183,7 +180,7 @@ class Relay:
 
     def _failure(self, row: ChainTransaction, block_number: int) -> dict[str, Any]:
         with transaction(self.engine, read_only=True) as session:
-            intent = self._intent(session, row)
+            intent = None if row.intent_sequence is None else session.get(ChainIntent, row.intent_sequence)
         if intent is None:
             return {}
         call = Call(sender=row.sender, to=intent.to, data=intent.data, gas=intent.gas)

@@ -164,15 +164,17 @@ def celery_application(settings: ServiceSettings, tasks_module: str) -> Celery:
             "health_check_interval": 25,
         },
     )
-    task_prerun.connect(_bind_request_id, weak=False, dispatch_uid="rexis.request_id.bind")
-    task_postrun.connect(_unbind_request_id, weak=False, dispatch_uid="rexis.request_id.unbind")
     return application
 
 
+# Here and not in `celery_application`: a spawned child of a worker rebuilds the application from its settings and calls nothing of
+# ours, but it imports the tasks, and they this module.
+@task_prerun.connect
 def _bind_request_id(task: Any, task_id: str, **_: object) -> None:
     headers = task.request.headers or {}
     structlog.contextvars.bind_contextvars(request_id=headers.get("request_id", ""), task_id=task_id, task=task.name)
 
 
+@task_postrun.connect
 def _unbind_request_id(**_: object) -> None:
     structlog.contextvars.unbind_contextvars("request_id", "task_id", "task")

@@ -70,6 +70,9 @@ def main() -> None:
     except RexisError as error:
         console.print(Text.assemble(("The demo stopped: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("\nstopped; no process is left")
+        sys.exit(130)
 
 
 def run(console: Console) -> None:

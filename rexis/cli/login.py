@@ -39,6 +39,10 @@ def login(keystore: Path | None, *, create: bool, marketplace: str | None, as_js
 def _identity(keystore: Path | None, create: bool, known: Profile | None) -> tuple[Path, LocalSigner]:
     if create and keystore is not None:
         raise ConfigurationError("--create makes a new key file; give either it or --keystore")
+    if create and known is not None:
+        raise ConfigurationError(
+            f"this machine signs in as {known.address} already: leave --create out; for a second identity, set REXIS_HOME to another folder"
+        )
     path = keystore or (Path(known.keystore) if known is not None and not create else None)
     if path is not None:
         return path.absolute(), LocalSigner.from_keystore(path, passphrase())

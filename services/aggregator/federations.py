@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from rexis.encoding import to_hex
+from rexis.encoding import require_text, to_hex
 from rexis.errors import BelowThresholdError, ProtocolError
 from rexis.models.spec import ModelSpec
 from rexis.secagg.thresholds import MIN_PARTICIPANTS, thresholds
@@ -55,8 +55,10 @@ def found(
 
     Raises:
         ProtocolError: an unsound threshold, or a repeated or zero address.
+        EncodingError: a name that can not be read as it is stored.
         MalformedMessageError: a model specification of an unknown family, or out of its bounds.
     """
+    require_text("name", name)
     if not MIN_PARTICIPANTS <= len(roster) <= MAX_MEMBERS:
         raise ProtocolError(f"roster: expected {MIN_PARTICIPANTS} to {MAX_MEMBERS} members, got {len(roster)}")
     if len(set(roster)) != len(roster):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from hexbytes import HexBytes
 from sqlalchemy import JSON, BigInteger, LargeBinary, String, delete, exists, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -18,7 +17,8 @@ from web3.exceptions import BlockNotFound, Web3RPCError
 from web3.types import LogReceipt
 
 from rexis.chain.connection import NODE_FAILURES, Chain
-from rexis.encoding import to_hex
+from rexis.chain.events import decode_event
+from rexis.encoding import from_hex, to_hex
 from rexis.errors import UnavailableError, WrongChainError
 from services.foundation.database import FoundationBase, lock, transaction
 
@@ -100,10 +100,6 @@ class ChainIndex:
         self.engine, self.chain, self.projections, self.start_block = engine, chain, projections, start_block
         self.chain_id = chain.deployment.chain_id
         self._names = {chain.contract(name).address: name for name in {projection.contract for projection in projections}}
-        declared: dict[str, Any] = {name: chain.contract(name).events for name in self._names.values()}
-        self._decoders = {
-            (name, definition.topic): definition for name, events in declared.items() for definition in (event() for event in events)
-        }
         self._span = SPAN
 
     def run_once(self) -> int:
@@ -232,25 +228,10 @@ class ChainIndex:
         )
 
     def _apply(self, session: Session, row: ChainEvent) -> None:
-        definition = self._decoders.get((row.contract, row.topics[0])) if row.topics else None
-        if definition is None:
+        decoded = decode_event(row.contract, [from_hex(topic) for topic in row.topics], row.data)
+        if decoded is None:
             return
-        decoded = definition.process_log(
-            {
-                "address": row.address,
-                "topics": [HexBytes(topic) for topic in row.topics],
-                "data": HexBytes(row.data),
-                "blockNumber": row.block_number,
-                "blockHash": HexBytes(row.block_hash),
-                "transactionHash": HexBytes(row.transaction_hash),
-                "transactionIndex": 0,
-                "logIndex": row.log_index,
-                "removed": False,
-            }
-        )
-        event = IndexedEvent(
-            row.contract, decoded["event"], decoded["args"], row.block_number, row.block_hash, row.transaction_hash, row.log_index
-        )
+        event = IndexedEvent(row.contract, *decoded, row.block_number, row.block_hash, row.transaction_hash, row.log_index)
         for projection in self.projections:
             if projection.contract == row.contract:
                 projection.apply(session, event)

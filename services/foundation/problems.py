@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -205,6 +205,12 @@ def install(app: FastAPI) -> None:
     # TimeoutError here: every connection of the pool stayed in use for too long.
     for unavailable in (OperationalError, InterfaceError, TimeoutError):
         app.add_exception_handler(unavailable, on_database)
+
+    @app.exception_handler(DataError)
+    def on_data(request: Request, error: DataError) -> JSONResponse:
+        log.warning("the database refused a value", error=type(error.orig).__name__)
+        detail = "a value can not be stored, such as a number out of range or a zero byte in a text; nothing was changed"
+        return problem_response(request, Problem(422, "validation", "The request is malformed", detail))
 
     app.add_middleware(_Defects)
     app.router.responses = {**app.router.responses, "default": {"model": ProblemDocument, "description": "A problem (RFC 9457)"}}

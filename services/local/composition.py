@@ -106,6 +106,7 @@ class Composition:
             needs=("guard",),
             before=write_configuration,
             probe=partial(probes.redis_ready, port, password),
+            port=port,
         )
 
     def _chain(self) -> ProcessSpec | None:
@@ -129,6 +130,7 @@ class Composition:
             needs=("guard",),
             before=prepare,
             probe=probe,
+            port=self.ports["chain"],
         )
 
     # What has to be in place before the services are of use.
@@ -151,7 +153,8 @@ class Composition:
         )  # fmt: skip
         probe = partial(probes.service_ready, self.urls[service])
         environment = self._service_environment(service)
-        return self._python(service, "uvicorn", *arguments, needs=("guard", *needs), environment=environment, probe=probe)
+        port = self.ports[service]
+        return self._python(service, "uvicorn", *arguments, needs=("guard", *needs), environment=environment, probe=probe, port=port)
 
     def _background(self, service: str, needs: tuple[str, ...]) -> ProcessSpec:
         return self._beating(f"{service}-background", service, f"services.{service}.background", needs=needs)
@@ -177,12 +180,13 @@ class Composition:
         needs: tuple[str, ...] = ("guard",),
         environment: Mapping[str, str] | None = None,
         probe: Callable[[], None] | None = None,
+        port: int | None = None,
         before: Callable[[], None] | None = None,
         once: bool = False,
         hold_input: bool = False,
     ) -> ProcessSpec:
         command = (sys.executable, "-m", module, *arguments)
-        return ProcessSpec(name, command, {**self._environment(), **(environment or {})}, needs, probe, before, once, hold_input)
+        return ProcessSpec(name, command, {**self._environment(), **(environment or {})}, needs, probe, port, before, once, hold_input)
 
     def _environment(self) -> dict[str, str]:
         # No REXIS_ variable of the caller goes on by itself: what is meant for one service must not reach another.

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from services.local import record
 from services.local.anvil import CHAIN_ID
 from services.local.chain_state import Copying
 from services.local.composition import ROOT, Composition
-from services.local.ports import STANDARD, choose
+from services.local.ports import STANDARD, PortClaims
 from services.local.settings import SERVICES, LocalSettings
 from services.local.supervisor import Status, Supervisor
 from services.local.sweep import sweep
@@ -31,16 +32,19 @@ class Platform:
 
     def __init__(self, settings: LocalSettings, on_change: OnChange) -> None:
         self.settings = settings
-        self._lock = record.FolderLock(settings.folder)
         self._on_change = on_change
-        try:
+        with ExitStack() as undo:
+            self._lock = record.FolderLock(settings.folder)
+            undo.callback(self._lock.release)
             self.swept = sweep(f"{settings.folder}#", STALE_GRACE_S)
             wanted: dict[str, int | None] = {name: STANDARD[name] for name in SERVICES}
             if not settings.chain_rpc_url:
                 wanted["chain"] = STANDARD["chain"]
             if not settings.redis_url:
                 wanted["redis"] = None
-            self.ports = choose(wanted)
+            self._claims = PortClaims(wanted)
+            undo.callback(self._claims.release)
+            self.ports = self._claims.ports
             self._composition = Composition(settings, self.ports, f"{settings.folder}#{secrets.token_hex(8)}")
             self.urls = self._composition.urls
             self.supervisor = Supervisor(
@@ -52,9 +56,7 @@ class Platform:
                 on_change=self._changed,
             )
             self._copying = None if settings.chain_rpc_url else Copying(self._composition.chain_state)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
 
     @classmethod
     def start(
@@ -91,6 +93,7 @@ class Platform:
         self.supervisor.stop(hurry)
         if self._copying is not None:
             self._copying.stop()
+        self._claims.release()
         record.remove(self.settings.folder)
         self._lock.release()
 

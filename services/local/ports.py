@@ -11,6 +11,7 @@ HOST = "127.0.0.1"
 STANDARD = {"marketplace": 8001, "trainer": 8002, "aggregator": 8003, "verifier": 8004, "chain": 8545}
 # Below the range from which systems take ports for outgoing connections: a free port found here stays free until it is bound.
 FREE_RANGE = range(20000, 32000)
+ATTEMPTS = 50
 
 
 def _bind(port: int) -> socket.socket:
@@ -35,23 +36,40 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """A port for every name: the wanted one if it is free, else any free one; None asks for any.
+class PortClaims:
+    """A port for every name in `wanted`: the wanted one if it is free, else any free one; None asks for any.
 
-    Raises:
-        ConfigurationError: no free port was found.
+    A server binds its port seconds after it was chosen, so each is claimed until `release`: whoever holds UDP port n may listen on TCP
+    port n. The kernel grants that once on a machine, and takes it back from a process that was killed.
     """
-    with ExitStack() as held:  # each stays bound until all are chosen, so that none is chosen twice
 
-        def take(name: str, preferred: int | None) -> int:
-            for port in (*([preferred] if preferred else []), *(secrets.choice(FREE_RANGE) for _ in range(50))):
-                try:
-                    held.callback(_bind(port).close)
-                except OSError:
-                    continue
+    def __init__(self, wanted: Mapping[str, int | None]) -> None:
+        """
+        Raises:
+            ConfigurationError: no free port was found.
+        """
+        self._held = ExitStack()
+        try:
+            self.ports = {name: self._take(name, preferred) for name, preferred in wanted.items()}
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, name: str, preferred: int | None) -> int:
+        for port in (*([preferred] if preferred else []), *(secrets.choice(FREE_RANGE) for _ in range(ATTEMPTS))):
+            claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                claim.bind((HOST, port))
+                _bind(port).close()
+            except OSError:
+                claim.close()
+            else:
+                self._held.callback(claim.close)
                 return port
-            raise ConfigurationError(
-                f"no free port on {HOST} for {name}: tried {preferred} and 50 of {FREE_RANGE.start} to {FREE_RANGE.stop - 1}"
-            )
+        raise ConfigurationError(
+            f"no free port on {HOST} for {name}: tried {preferred} and {ATTEMPTS} of {FREE_RANGE.start} to {FREE_RANGE.stop - 1}"
+        )
 
-        return {name: take(name, preferred) for name, preferred in wanted.items()}
+    def release(self) -> None:
+        """Let others have the ports."""
+        self._held.close()

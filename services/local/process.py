@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import psutil
+
+from rexis.errors import UnavailableError
+
 LARGEST_LOG = 10 << 20
 LAST_LINES = 15
 
@@ -22,6 +26,7 @@ class ProcessSpec:
         environment: complete; nothing else is inherited.
         needs: names of processes that must be ready before this one is started.
         probe: raises `OSError` or `UnavailableError` while the process is not ready; None: ready as soon as it runs.
+        port: TCP port on which this very process must listen to count as ready.
         before: run before every start; an exception ends the platform.
         once: runs to its end instead of staying; exit code 0 is success. Runs again when something it needs was started again.
         hold_input: standard input is a pipe that only this process's end closes.
@@ -32,6 +37,7 @@ class ProcessSpec:
     environment: Mapping[str, str]
     needs: tuple[str, ...] = ()
     probe: Callable[[], None] | None = None
+    port: int | None = None
     before: Callable[[], None] | None = None
     once: bool = False
     hold_input: bool = False
@@ -77,6 +83,18 @@ class Child:
         code = self.popen.wait()
         self._signal_group(signal.SIGKILL)
         return code
+
+    def require_listening(self, port: int) -> None:
+        """
+        Raises:
+            UnavailableError: what answers on the port is not this child.
+        """
+        try:
+            connections = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.NoSuchProcess as error:
+            raise UnavailableError("it has ended") from error
+        if not any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections):
+            raise UnavailableError(f"another program listens on port {port}")
 
     def terminate(self) -> None:
         """Ask the child to end (SIGTERM, or the end of its input); what it started is its own affair until it has ended."""

@@ -19,10 +19,13 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """
         Raises:
-            ConfigurationError: another platform holds the folder.
+            ConfigurationError: another platform holds the folder, or it can not be made or written to.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"{folder} can not be used: {error.strerror}; choose another folder with --data-dir") from error
         if not self._acquire():
             pid = os.pread(self._file, 20, 0).decode()
             os.close(self._file)

@@ -57,7 +57,11 @@ class LocalSettings(BaseSettings):
         try:
             return cls() if data_dir is None else cls(data_dir=data_dir)
         except ValidationError as error:
-            lines = ["_".join(("REXIS", *map(str, item["loc"]))).upper() + ": " + item["msg"] for item in error.errors(include_input=False)]
+            lines = [
+                ("_".join(("REXIS", *map(str, item["loc"]))).upper() + ": " if item["loc"] else "")
+                + item["msg"].removeprefix("Value error, ")
+                for item in error.errors(include_input=False)
+            ]
             raise ConfigurationError("the local platform can not start: " + "; ".join(lines)) from None
 
     @property

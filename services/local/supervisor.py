@@ -201,6 +201,8 @@ class Supervisor:
             try:
                 if spec.probe is not None:
                     spec.probe()
+                if spec.port is not None:
+                    child.require_listening(spec.port)
             except (OSError, UnavailableError) as error:
                 if time.monotonic() > deadline:
                     raise UnavailableError(f"was not ready within {self._start_timeout_s:.0f} s: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from rexis.encoding import canonical_json, sha256, to_hex
+from rexis.encoding import canonical_json, require_text, sha256, to_hex
 from rexis.errors import MalformedMessageError
 from rexis.policy import DataUsePolicy
 from services.foundation.database import lock, now
@@ -62,6 +62,8 @@ def check_metadata(document: dict[str, Any]) -> CheckedDocument:
         raise MalformedMessageError(f"metadata: expected a name of 1 to {MAX_NAME_CHARACTERS} characters")
     if not isinstance(description, str) or not description:
         raise MalformedMessageError("metadata: expected a description")
+    require_text("metadata: name", name)
+    require_text("metadata: description", description)
     return CheckedDocument(content, name, description[:SUMMARY_CHARACTERS])
 
 

@@ -58,13 +58,15 @@ class Registration:
                 raise DigestMismatchError(f"{name} in the signed call, against the submitted document", document.digest, signed)
 
     def check_uri(self, public_url: str) -> None:
-        """Check that `uri` leads to the metadata: to this marketplace's copy, or to a place of the owner's that names the same hash.
+        """Check that `uri` can lead to the metadata: to this marketplace's copy, or to a place of the owner's.
 
         Raises:
-            MalformedMessageError: it is too long, of another scheme, or does not end in the metadata's hash.
+            MalformedMessageError: it is too long, of another scheme, or holds a character that is not printable ASCII.
         """
         if len(self.uri.encode()) > MAX_URI_BYTES:
             raise MalformedMessageError(f"uri: expected at most {MAX_URI_BYTES} bytes, got {len(self.uri.encode())}")
+        if not (self.uri.isascii() and self.uri.isprintable()):
+            raise MalformedMessageError(f"uri: expected printable ASCII, got {self.uri[:80]!r}")
         own = document_uri(public_url, to_hex(self.metadata_hash))
         if self.uri != own and not self.uri.startswith(URI_SCHEMES):
             raise MalformedMessageError(f"uri: expected {own}, or a place of your own (https://… or ipfs://…), got {self.uri[:80]!r}")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -206,11 +207,36 @@ def test_the_record_of_a_platform_that_is_gone_is_not_believed(tmp_path: Path) -
         assert record.read(tmp_path) == {"pid": os.getpid(), "urls": {}}
 
 
-def test_taken_ports_are_replaced_and_none_is_given_twice() -> None:
-    wanted = ports.choose({"a": None, "b": None, "c": None})
-    assert len(set(wanted.values())) == 3
-    again = ports.choose({"first": wanted["a"], "second": wanted["a"]})
-    assert again["first"] == wanted["a"] != again["second"]
+def test_ports_are_given_once_on_a_machine_until_they_are_released() -> None:
+    first = ports.PortClaims({"a": None, "b": None})
+    wanted = first.ports["a"]
+    assert wanted != first.ports["b"]
+    second = ports.PortClaims({"a": wanted})  # nobody listens there yet, but it is promised
+    assert second.ports["a"] != wanted
+    first.release()
+    third = ports.PortClaims({"a": wanted})
+    assert third.ports["a"] == wanted
+    second.release()
+    third.release()
+
+
+def test_a_port_on_which_a_program_listens_is_not_given() -> None:
+    with socket.create_server((ports.HOST, 0)) as other:
+        taken = other.getsockname()[1]
+        claims = ports.PortClaims({"a": taken})
+        claims.release()
+        assert claims.ports["a"] != taken
+        assert not ports.is_free(taken)
+
+
+def test_an_answer_from_another_program_on_the_port_is_no_readiness(tmp_path: Path, mark: str) -> None:
+    with socket.create_server((ports.HOST, 0)) as other:
+        spec = python("server", SLEEP, mark, probe=lambda: None, port=other.getsockname()[1])
+        with (
+            supervised(tmp_path, spec, start_timeout_s=0.2) as supervisor,
+            pytest.raises(UnavailableError, match="another program listens on port"),
+        ):
+            supervisor.wait_ready()
 
 
 def test_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:

@@ -139,3 +139,11 @@ def test_pages_hold_each_federation_once_newest_first(client: TestClient, settin
     foreign = client.get("/v1/federations", params={"cursor": ids[0]}, headers=authorised(settings, LocalSigner.generate()))
     assert foreign.status_code == 422
     assert client.get("/v1/federations", params={"limit": 101}, headers=headers).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "\x1b[31mred", "right\u202eleft", "   "])
+def test_a_name_that_can_not_be_read_as_it_is_stored_is_refused(client: TestClient, settings: ServiceSettings, name: str) -> None:
+    answer = client.post("/v1/federations", json=rules(name=name), headers=authorised(settings, HOSPITALS[0]))
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:rexis:problem:encoding"
+    assert answer.json()["detail"].startswith("name: expected text")

@@ -298,6 +298,21 @@ def test_a_data_set_registered_without_us_is_in_the_catalogue(marketplace: Marke
     assert (entry["metadata"], entry["policy"], entry["uri"]) == (None, None, "ipfs://x")
 
 
+@pytest.mark.parametrize("poison", [b"\xff", b"\x00"], ids=["not UTF-8", "zero byte"])
+def test_an_event_with_hostile_bytes_does_not_stop_the_catalogue(marketplace: Marketplace, poison: bytes) -> None:
+    registration = registration_of(marketplace, croissant("poison"), POLICY, uri="ipfs://POISON")
+    call_data = encode_call("DatasetRegistry", "register", registration).replace(b"POISON", poison * 6)
+    registry: Any = marketplace.chain.deployment.contracts["DatasetRegistry"].address
+    anyone: Any = development_signer(2).address
+    eth = marketplace.chain.web3.eth
+    sent = eth.send_transaction({"from": anyone, "to": registry, "data": to_hex(call_data)})
+    assert eth.wait_for_transaction_receipt(sent)["status"] == 1
+    honest = register(marketplace, LocalSigner.generate())
+    [newest, poisoned] = marketplace.get("/v1/datasets")["items"]
+    assert newest["token_id"] == honest["token_id"]
+    assert marketplace.get(f"/v1/datasets/{poisoned['token_id']}")["uri"] == "ipfs://" + "\ufffd" * 6
+
+
 def test_the_catalogue_follows_what_owners_change(marketplace: Marketplace) -> None:
     hospital, buyer = LocalSigner.generate(), LocalSigner.generate()
     parent = register(marketplace, hospital)["token_id"]

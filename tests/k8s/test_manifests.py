@@ -106,6 +106,24 @@ def test_only_the_trainers_worker_uses_gpus_and_only_there(overlay: tuple[str, P
         assert bool(refusals(pod, GPU_NODE)) is not on_gpu, document["metadata"]["name"]
 
 
+def test_only_the_marketplaces_background_holds_the_relayers_key(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+    holders = set()
+    for document, pod in pods(overlay[2]):
+        names = {entry["name"] for container in pod["containers"] for entry in container["env"]}
+        mounted = {item["key"] for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])}
+        if "REXIS_RELAYER_PASSPHRASE" in names or "relayer-keystore" in mounted:
+            assert {"REXIS_RELAYER_KEYSTORE", "REXIS_RELAYER_PASSPHRASE"} <= names
+            assert mounted == {"relayer-keystore"}
+            holders.add(document["metadata"]["name"])
+    assert holders == {"marketplace-background"}
+
+
+def test_every_long_running_process_has_a_liveness_probe(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+    for document, pod in pods(overlay[2]):
+        if document["kind"] == "Deployment":
+            assert all("livenessProbe" in container for container in pod["containers"]), document["metadata"]["name"]
+
+
 def test_production_runs_images_by_digest() -> None:
     rendered = subprocess.run([BIN / "kubectl", "kustomize", str(K8S / "overlays" / "prod")], check=True, capture_output=True)
     for _, pod in pods(list(yaml.safe_load_all(rendered.stdout))):

@@ -5,8 +5,11 @@ keccak256 over `abi.encode`; every hashed structure starts with, or contains, a 
 """
 
 import hashlib
+import importlib
 import json
 import re
+import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +20,12 @@ from eth_abi.exceptions import ParseError
 from eth_hash.auto import keccak
 
 from rexis.errors import EncodingError
+
+# Importing py_ecc, which eth_account and web3 do, raises the interpreter's recursion limit to 100,000; from there a hundred kilobytes of
+# "[" end the process with a segmentation fault inside json instead of a RecursionError. So it is imported here, and the limit put back.
+_INTERPRETER_RECURSION_LIMIT = 1000
+importlib.import_module("py_ecc")
+sys.setrecursionlimit(_INTERPRETER_RECURSION_LIMIT)
 
 # I-JSON (RFC 7493): beyond this, readers that hold numbers as doubles disagree about the value.
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -156,6 +165,20 @@ def checksum_address(text: str) -> str:
     if text[2:] not in (digits, digits.upper()) and text != checksummed:
         raise EncodingError(f"the checksum of address {text} is wrong: a digit was mistyped, or its case was changed")
     return checksummed
+
+
+def require_text(what: str, text: str) -> None:
+    """Refuse text that people could not read as it is stored.
+
+    Raises:
+        EncodingError: only blanks, a control character other than line feed and tab (databases refuse some of them), or an invisible
+            one that changes how the rest is shown (Unicode categories Cc, Cf and Cs).
+    """
+    if not text.strip():
+        raise EncodingError(f"{what}: expected text, got only blanks")
+    hidden = next((sign for sign in text if sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cf", "Cs")), None)
+    if hidden is not None:
+        raise EncodingError(f"{what}: expected text without control or invisible characters, got U+{ord(hidden):04X}")
 
 
 def _check_fixed_bytes(value: Any, size: int, of: str) -> None:

@@ -6,6 +6,8 @@
     │   ├── DigestMismatchError        content differs from the digest it was announced with
     │   ├── InclusionProofError        a Merkle proof does not lead from this leaf to this record
     │   ├── SignatureError             a signature is malformed, or by another key
+    │   ├── EquivocationError          one party told different parties, or one party twice, different things
+    │   ├── InvalidShareError          secret shares that do not open, or do not rebuild what was committed
     │   └── CertificateError           a certificate or its bundle contradicts itself
     ├── ProtocolError                  a message that this state, version or limit does not admit
     │   ├── MalformedMessageError      not parseable, out of bounds, or with unknown fields
@@ -58,6 +60,22 @@ class InclusionProofError(VerificationError):
 
 class SignatureError(VerificationError):
     """A signature is malformed, or was made by another key."""
+
+
+class EquivocationError(VerificationError):
+    """Two signed or agreed versions of what can only have one: a survivor set, a set of keys, a message of one stage."""
+
+
+class InvalidShareError(VerificationError):
+    """Secret shares that do not open, or do not rebuild the secret that their dealer committed to.
+
+    Attributes:
+        dealer: checksum address of the participant whose secret it is.
+    """
+
+    def __init__(self, dealer: str, problem: str) -> None:
+        super().__init__(f"shares of {dealer}: {problem}")
+        self.dealer = dealer
 
 
 class CertificateError(VerificationError):

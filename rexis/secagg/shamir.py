@@ -4,7 +4,7 @@ The field is just larger than the secrets, so that every 32-byte secret is an el
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from rexis.errors import BelowThresholdError, MalformedMessageError
@@ -14,12 +14,15 @@ SECRET_SIZE = 32
 SHARE_SIZE = 33
 
 
-def split(secret: bytes, threshold: int, indices: Iterable[int]) -> dict[int, bytes]:
+def split(
+    secret: bytes, threshold: int, indices: Iterable[int], *, randbelow: Callable[[int], int] = secrets.randbelow
+) -> dict[int, bytes]:
     """Share a secret so that any `threshold` shares rebuild it and fewer say nothing about it.
 
     Args:
         secret: 32 bytes.
         indices: distinct x coordinates from 1: positions in the roster.
+        randbelow: uniform integer below its argument; another than the operating system's only for test vectors.
 
     Returns:
         Index → share of 33 bytes, big-endian.
@@ -32,7 +35,7 @@ def split(secret: bytes, threshold: int, indices: Iterable[int]) -> dict[int, by
         raise ValueError(f"expected a secret of {SECRET_SIZE} bytes, got {len(secret)}")
     if not 1 <= threshold <= len(points) or len(set(points)) != len(points) or not all(0 < x < PRIME for x in points):
         raise ValueError(f"expected distinct indices from 1 and a threshold of 1 to their number, got {threshold} of {points}")
-    coefficients = [int.from_bytes(secret), *(secrets.randbelow(PRIME) for _ in range(threshold - 1))]
+    coefficients = [int.from_bytes(secret), *(randbelow(PRIME) for _ in range(threshold - 1))]
     return {x: _evaluate(coefficients, x).to_bytes(SHARE_SIZE) for x in points}
 
 

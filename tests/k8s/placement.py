@@ -35,9 +35,7 @@ def quantity(text: str | float) -> float:
 
 def refusals(pod: dict[str, Any], node: Node) -> list[str]:
     """Why `pod` (a pod spec) can not run on `node`; empty if it can."""
-    reasons = [
-        f"label {key}={value} is missing" for key, value in pod.get("nodeSelector", {}).items() if node.labels.get(key) != value
-    ]
+    reasons = [f"label {key}={value} is missing" for key, value in pod.get("nodeSelector", {}).items() if node.labels.get(key) != value]
     for key, effect in node.taints:
         tolerated = any(
             t.get("operator") == "Exists" and t.get("key") in (None, key) and t.get("effect") in (None, effect)

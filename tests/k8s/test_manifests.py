@@ -38,14 +38,16 @@ def process(document: dict[str, Any]) -> str:
 
 
 def test_every_document_is_valid_in_the_strict_schema(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
-    result = subprocess.run([BIN / "kubernetes-validate", "--strict", "-k", "1.34", overlay[1]], capture_output=True, text=True)
+    result = subprocess.run(
+        [BIN / "kubernetes-validate", "--strict", "-k", "1.34", overlay[1]], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_a_typing_error_would_be_found(overlay: tuple[str, Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(overlay[1].read_text().replace("readOnlyRootFilesystem", "readOnlyRootFileSystem"))
-    assert subprocess.run([BIN / "kubernetes-validate", "--strict", "-k", "1.34", wrong], capture_output=True).returncode != 0
+    assert subprocess.run([BIN / "kubernetes-validate", "--strict", "-k", "1.34", wrong], capture_output=True, check=False).returncode != 0
 
 
 def test_each_service_has_its_own_namespace_and_processes(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
@@ -102,6 +104,24 @@ def test_only_the_trainers_worker_uses_gpus_and_only_there(overlay: tuple[str, P
         on_gpu = name == "prod" and process(document) == "worker"
         assert bool(refusals(pod, CPU_NODE)) is on_gpu, document["metadata"]["name"]
         assert bool(refusals(pod, GPU_NODE)) is not on_gpu, document["metadata"]["name"]
+
+
+def test_only_the_marketplaces_background_holds_the_relayers_key(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+    holders = set()
+    for document, pod in pods(overlay[2]):
+        names = {entry["name"] for container in pod["containers"] for entry in container["env"]}
+        mounted = {item["key"] for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])}
+        if "REXIS_RELAYER_PASSPHRASE" in names or "relayer-keystore" in mounted:
+            assert {"REXIS_RELAYER_KEYSTORE", "REXIS_RELAYER_PASSPHRASE"} <= names
+            assert mounted == {"relayer-keystore"}
+            holders.add(document["metadata"]["name"])
+    assert holders == {"marketplace-background"}
+
+
+def test_every_long_running_process_has_a_liveness_probe(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+    for document, pod in pods(overlay[2]):
+        if document["kind"] == "Deployment":
+            assert all("livenessProbe" in container for container in pod["containers"]), document["metadata"]["name"]
 
 
 def test_production_runs_images_by_digest() -> None:

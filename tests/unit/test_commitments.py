@@ -75,7 +75,8 @@ def test_tensors_without_canonical_form_are_refused(vector):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_torch_tensors_of_every_float_dtype(dtype):
-    torch = pytest.importorskip("torch")
+    import torch
+
     tensor = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float32).to(getattr(torch, dtype))
     negative, positive = tensor.clone(), tensor.clone()
     negative[1, 2, 0], positive[1, 2, 0] = -0.0, 0.0
@@ -90,7 +91,8 @@ def test_torch_tensors_of_every_float_dtype(dtype):
 
 
 def test_bf16_of_torch_equals_its_raw_bytes():
-    torch = pytest.importorskip("torch")
+    import torch
+
     vector = next(vector for vector in DIGESTS if vector["name"] == "bf16_values")
     tensor = torch.tensor([[1.0, -2.0], [0.0, -8.0625]], dtype=torch.bfloat16)
     tensor[1, 1] = -12.0

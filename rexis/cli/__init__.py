@@ -1,0 +1,1 @@
+"""The command `rexis`. Imported by nothing but its entry point."""

@@ -1,0 +1,5 @@
+"""`python -m services.local`."""
+
+from services.local.command import main
+
+main()

@@ -1,0 +1,1 @@
+"""Verifier: keeps inference receipts signed by providers, so that an auditor can hold a provider to them."""

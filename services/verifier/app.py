@@ -1,0 +1,17 @@
+"""The verifier's API: `uvicorn --factory services.verifier.app:create_app`. It never loads torch."""
+
+from fastapi import FastAPI
+
+from services.foundation.assembly import create_api
+from services.verifier.routes import router
+from services.verifier.settings import VerifierSettings
+
+
+def create_app(settings: VerifierSettings | None = None) -> FastAPI:
+    """The application; without `settings` they come from the environment."""
+    return create_api(
+        settings or VerifierSettings.from_environment(),
+        title="Rexis verifier",
+        summary="Inference receipts signed by providers, kept for whoever holds them to it.",
+        routers=[router],
+    )

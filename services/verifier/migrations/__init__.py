@@ -1,0 +1,1 @@
+"""The migration history of the verifier's own tables; `python -m services.verifier.migrations` applies it."""

@@ -65,7 +65,7 @@ print(json.dumps({
     found = json.loads(ran.stdout)
     assert Path(found["where"]).is_relative_to(python.parents[1])
     assert "DatasetRegistered" in found["abi"]
-    assert found["contracts"] == ["DatasetRegistry", "Forwarder"]
+    assert {"DatasetRegistry", "Forwarder"} <= set(found["contracts"])
 
 
 def test_its_command_runs_and_the_operators_command_is_not_there(python: Path, tmp_path: Path) -> None:

@@ -265,6 +265,13 @@ def test_a_fault_of_the_machine_is_tried_again_and_ends_with_a_reason(counted: E
     assert len(messages(counted)) == 2
 
 
+def test_a_delivery_of_a_job_that_was_lost_too_often_ends_it(counted: Engine) -> None:
+    job_id, hasty = add_job(counted), replace(KIND, lease_s=0.0)
+    assert [claim(counted, hasty, job_id) is not None for _ in range(3)] == [True, True, False]
+    ended = job_of(counted, job_id)
+    assert (ended.state, ended.failure, ended.attempts) == ("failed", "2 runs ended without a word", 2)
+
+
 def test_a_job_whose_message_the_broker_lost_is_announced_again(counted: Engine, celery: Celery, redis_url: str) -> None:
     job_id = add_job(counted)
     publish_once(counted, celery)

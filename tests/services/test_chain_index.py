@@ -290,10 +290,6 @@ def test_a_node_that_gives_no_logs_is_unavailable(indexed: Engine, registry: Reg
     with pytest.raises(UnavailableError, match="logs of block"):
         index.run_once()
     proxy.refuses.clear()
-    proxy.refuses["eth_blockNumber"] = lambda _: True
-    with pytest.raises(UnavailableError, match="goes on later"):
-        index.run_once()
-    proxy.refuses.clear()
     index.run_once()
     assert stored(indexed) == registry.events()
 
@@ -304,10 +300,6 @@ def test_a_node_over_its_limit_is_unavailable(indexed: Engine, registry: Registr
     registry.register(2)
     index = registry.index(indexed, proxy.url)
     proxy.refuses[method] = lambda _: True
-    with pytest.raises(UnavailableError, match="goes on later"):
-        index.run_once()
-    proxy.refuses.clear()
-    proxy.refuses["eth_blockNumber"] = lambda _: True
     with pytest.raises(UnavailableError, match="goes on later"):
         index.run_once()
     proxy.refuses.clear()

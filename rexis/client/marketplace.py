@@ -7,42 +7,12 @@ from typing import Any, Self
 from rexis.client.answers import Fields
 from rexis.client.connection import Connection
 from rexis.client.pages import fetch_pages
+from rexis.client.relayed_calls import Relay
 from rexis.encoding import canonical_json, sha256, to_hex
 from rexis.errors import DigestMismatchError, MalformedMessageError
 from rexis.protocol.relayed_call import RelayedCall
 
 MAX_DOCUMENT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Relay:
-    """A signed call on its way to the chain.
-
-    Attributes:
-        id: the marketplace's id.
-        state: queued, signed, submitted, mined, final, or failed.
-        transaction_hash: 32 bytes, once it was sent.
-        token_id: of the data set that it registered, once the catalogue has it.
-        error: why it failed, if it did.
-    """
-
-    id: str
-    state: str
-    transaction_hash: bytes | None
-    token_id: int | None
-    error: str | None
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """Read an answer."""
-        fields = Fields("relay", value)
-        return cls(
-            id=fields.text("id"),
-            state=fields.text("state"),
-            transaction_hash=fields.optional_digest("transaction_hash"),
-            token_id=fields.optional_integer("token_id"),
-            error=fields.optional_text("error"),
-        )
 
 
 @dataclass(frozen=True)

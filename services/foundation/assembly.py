@@ -7,6 +7,7 @@ answer stops nobody from starting: /readyz says so, and it is connected when it 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -19,19 +20,24 @@ from sqlalchemy import Engine
 
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import Deployment, load, read
+from rexis.chain.signer import LocalSigner, Signer
 from rexis.errors import ConfigurationError, RexisError
 from services.foundation import observability, problems
 from services.foundation.background import Job, run_background
+from services.foundation.chain_index import ChainIndex, Projection
 from services.foundation.database import migrate, migration_config, open_engine, transaction
 from services.foundation.idempotency import delete_expired_keys
 from services.foundation.objects import open_store
-from services.foundation.settings import ServiceSettings
+from services.foundation.outbox.relay import Relay
+from services.foundation.outbox.transactions import GENERIC_POLICY, LOCAL_POLICY
+from services.foundation.settings import LOCAL_CHAIN_ID, RelayerSettings, ServiceSettings
 from services.foundation.sign_in import delete_expired_nonces
 from services.foundation.sign_in import router as sign_in_router
 from services.foundation.uploads import BodyLimit
 
 API_VERSION = "1"
 REDIS_TIMEOUT_S = 2.0
+CHAIN_TICK_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -164,6 +170,42 @@ def connected_chain(request: Request) -> Chain:
 
 
 ChainDep = Annotated[Chain, Depends(connected_chain)]
+
+
+def relayer(settings: RelayerSettings) -> Signer:
+    """The account that signs for a service on chain, and pays.
+
+    Raises:
+        ConfigurationError: the settings name no key.
+        KeyFileError: the keystore does not open.
+    """
+    if settings.relayer_keystore is not None and settings.relayer_passphrase is not None:
+        return LocalSigner.from_keystore(settings.relayer_keystore, settings.relayer_passphrase.get_secret_value())
+    if settings.relayer_key is None:
+        raise ConfigurationError(
+            f"the {settings.service} needs a key of its own on chain: set REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE, "
+            "or locally REXIS_RELAYER_KEY"
+        )
+    return LocalSigner(bytes.fromhex(settings.relayer_key.get_secret_value()))
+
+
+def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[Projection]) -> list[Job]:
+    """Relay and chain index over one connection, opened when it is first needed; raises as `relayer` does."""
+    signer = relayer(settings)
+
+    @cache  # keeps no exceptions: a chain that was dead is tried again in the next run
+    def chain() -> Chain:
+        return connect_chain(settings)
+
+    @cache
+    def relay() -> Relay:
+        return Relay(engine, chain(), signer, LOCAL_POLICY if settings.chain_id == LOCAL_CHAIN_ID else GENERIC_POLICY)
+
+    @cache
+    def index() -> ChainIndex:
+        return ChainIndex(engine, chain(), projections, chain().deployment.start_block)
+
+    return [Job("relay", CHAIN_TICK_S, lambda: relay().run_once()), Job("chain index", CHAIN_TICK_S, lambda: index().run_once())]
 
 
 def run_service_background(settings_class: type[SettingsT], make_jobs: Callable[[SettingsT, Engine], Sequence[Job]]) -> None:

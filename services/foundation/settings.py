@@ -133,3 +133,31 @@ class ServiceSettings(BaseSettings):
             path = "/***" if name == "chain_rpc_url" and url.path.strip("/") else url.path
             shown[name] = f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
         return shown
+
+
+class RelayerSettings(ServiceSettings):
+    """Settings of a service that writes to the chain: the key that signs for the service, and pays for the calls that it relays.
+
+    Only the background process and workers sign with it; the API of a cluster runs without.
+    """
+
+    relayer_key: SecretStr | None = Field(default=None, description="private key of the relayer, 64 hex digits; never in production")
+    relayer_keystore: Path | None = Field(default=None, description="keystore v3 file of the relayer")
+    relayer_passphrase: SecretStr | None = Field(default=None, description="opens relayer_keystore")
+
+    @field_validator("relayer_key")
+    @classmethod
+    def _private_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()):
+            raise ValueError("expected 64 hex digits")
+        return value
+
+    @model_validator(mode="after")
+    def _one_form_of_the_key(self) -> Self:
+        if self.relayer_key is not None and self.relayer_keystore is not None:
+            raise ValueError("REXIS_RELAYER_KEY and REXIS_RELAYER_KEYSTORE are both set; which key pays would be a guess: unset one")
+        if (self.relayer_keystore is None) != (self.relayer_passphrase is None):
+            raise ValueError("REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE belong together: set both or neither")
+        if self.env == "production" and self.relayer_key is not None:
+            raise ValueError("REXIS_ENV=production refuses REXIS_RELAYER_KEY: a raw key belongs into a keystore (REXIS_RELAYER_KEYSTORE)")
+        return self

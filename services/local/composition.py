@@ -18,7 +18,6 @@ from services.local.settings import SERVICES, LocalSettings
 from services.local.sweep import MARK
 
 ROOT = Path(__file__).resolve().parents[2]
-WITH_RELAYER = ("marketplace",)
 WITH_WORKER = ("trainer",)
 CHAIN_BLOCK_TIME_S = 10
 
@@ -141,7 +140,7 @@ class Composition:
         return self._python("schema", "services.local.schema", once=True, environment=environment)
 
     def _contracts(self, needs: tuple[str, ...]) -> ProcessSpec:
-        relayers = [str(self._relayer_key(name)) for name in WITH_RELAYER]
+        relayers = [str(self._relayer_key(name)) for name in SERVICES]
         return self._python("contracts", "services.local.contracts", self.urls["chain"], *relayers, once=True, needs=("guard", *needs))
 
     # Services.
@@ -204,8 +203,9 @@ class Composition:
             "REXIS_CHAIN_RPC_URL": self.urls["chain"],
             "REXIS_SESSION_KEY_FILE": str(ensure_secret(self.keys / f"{service}-session")),
         }
-        if service in WITH_RELAYER:
-            environment["REXIS_RELAYER_KEY_FILE"] = str(self._relayer_key(service))
+        environment["REXIS_RELAYER_KEY_FILE"] = str(self._relayer_key(service))
+        if service == "trainer":
+            environment["REXIS_VERIFIER_URL"] = self.urls["verifier"]
         return environment
 
     def _relayer_key(self, service: str) -> Path:

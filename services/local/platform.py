@@ -28,6 +28,7 @@ class Platform:
         urls: where each service and the chain are reached, by name.
         ports: by name; a service that has its standard port is not moved.
         swept: how many processes of an earlier start, left by a crash, were ended first.
+        mark: a process with this value of `sweep.MARK` in its environment ends with the platform, however that ends.
     """
 
     def __init__(self, settings: LocalSettings, on_change: OnChange) -> None:
@@ -45,7 +46,8 @@ class Platform:
             self._claims = PortClaims(wanted)
             undo.callback(self._claims.release)
             self.ports = self._claims.ports
-            self._composition = Composition(settings, self.ports, f"{settings.folder}#{secrets.token_hex(8)}")
+            self.mark = f"{settings.folder}#{secrets.token_hex(8)}"
+            self._composition = Composition(settings, self.ports, self.mark)
             self.urls = self._composition.urls
             self.supervisor = Supervisor(
                 self._composition.specs(),

@@ -95,6 +95,13 @@ def page(session: Session, choice: Mapping[str, str | None], *, before: int | No
     return _read(session, query.order_by(CatalogueEntry.token_id.desc()).limit(limit))
 
 
+def registered_by(session: Session, transaction_hash: str | None) -> int | None:
+    """Token id of the data set that a transaction registered, once the chain index has seen it."""
+    if transaction_hash is None:
+        return None
+    return session.scalar(select(CatalogueEntry.token_id).where(CatalogueEntry.transaction_hash == transaction_hash))
+
+
 def dataset(session: Session, token_id: int) -> Dataset:
     """One data set.
 

@@ -8,10 +8,10 @@ from sqlalchemy import Engine
 from rexis.chain.deployments import Deployment
 from services.foundation.assembly import deployment_of
 from services.foundation.database import SessionDep
+from services.foundation.relays import RelayedCallRow, of_sender
 from services.foundation.sign_in import CallerDep
-from services.marketplace import catalogue, relays
+from services.marketplace import catalogue
 from services.marketplace.catalogue import Dataset
-from services.marketplace.models import Relay
 from services.marketplace.settings import MarketplaceSettings
 
 MAX_TOKEN_ID = 2**63 - 1
@@ -39,10 +39,10 @@ def _dataset(session: SessionDep, token_id: Annotated[int, Path(ge=1, le=MAX_TOK
     return catalogue.dataset(session, token_id)
 
 
-def _own_relay(session: SessionDep, caller: CallerDep, relay_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Relay:
-    return relays.of_sender(session, relay_id, caller.address)
+def _own_relay(session: SessionDep, caller: CallerDep, relay_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> RelayedCallRow:
+    return of_sender(session, relay_id, caller.address)
 
 
 DeploymentDep = Annotated[Deployment, Depends(_deployment)]
 DatasetDep = Annotated[Dataset, Depends(_dataset)]
-OwnRelayDep = Annotated[Relay, Depends(_own_relay)]
+OwnRelayDep = Annotated[RelayedCallRow, Depends(_own_relay)]

@@ -1,12 +1,12 @@
 """Tables of the marketplace.
 
-`catalogue_entry`, `dataset_parent` and `bound_document` are projections of chain events: nothing but the chain index writes them, so
-that they can be rebuilt from the events. Documents are joined by their digest.
+`catalogue_entry`, `dataset_parent`, `bound_document`, `access_change` and `committee_member` are projections of chain events: nothing but
+the chain index writes them, so that they can be rebuilt from the events. Documents are joined by their digest.
 """
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, LargeBinary, MetaData, String, Text
+from sqlalchemy import BigInteger, Index, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.foundation.database import NAMING, Instant
@@ -27,18 +27,6 @@ class Document(Base):
     content: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)  # a page of the catalogue needs no contents
     name: Mapped[str | None] = mapped_column(String(200))
     description: Mapped[str | None] = mapped_column(String(500))
-    created_at: Mapped[datetime] = mapped_column(Instant)
-
-
-class Relay(Base):
-    """A signed call that the marketplace took on to send. How far it got is in the outbox row with the key `intent_key`."""
-
-    __tablename__ = "relay"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    sender: Mapped[str] = mapped_column(String(42), index=True)
-    operation: Mapped[str] = mapped_column(String(32))
-    intent_key: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 
@@ -79,3 +67,78 @@ class BoundDocument(Base):
 
     digest: Mapped[str] = mapped_column(String(66), primary_key=True)
     token_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class AccessChange(Base):
+    """One change of a grant, numbered by the contract's grant epoch: a grant with its terms, or a revocation, which has none.
+
+    A projection like the catalogue: what has become of the grant follows from its latest change and the data set's entry.
+    """
+
+    __tablename__ = "access_change"
+
+    dataset: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    purpose: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    consumer: Mapped[str] = mapped_column(String(42), primary_key=True, index=True)
+    grant_epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    latest: Mapped[bool]
+    decided_by: Mapped[str] = mapped_column(String(42))
+    until: Mapped[int | None] = mapped_column(BigInteger)
+    conditions_hash: Mapped[str | None] = mapped_column(String(66), index=True)
+    policy_version: Mapped[int | None] = mapped_column(BigInteger)
+    owner_epoch: Mapped[int | None] = mapped_column(BigInteger)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    transaction_hash: Mapped[str] = mapped_column(String(66))
+
+
+class CommitteeMember(Base):
+    """Somebody who decides about a data set's access beside its owner, as long as the owner's epoch lasts; a projection too."""
+
+    __tablename__ = "committee_member"
+
+    dataset: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    member: Mapped[str] = mapped_column(String(42), primary_key=True)
+    owner_epoch: Mapped[int] = mapped_column(BigInteger)
+
+
+class AccessRequest(Base):
+    """What a consumer asked for. Whether it was granted is on chain: the change that names `conditions_hash`."""
+
+    __tablename__ = "access_request"
+    __table_args__ = (Index(None, "consumer", "created_at", "id"), Index(None, "dataset", "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    dataset: Mapped[int] = mapped_column(BigInteger)
+    consumer: Mapped[str] = mapped_column(String(42))
+    purpose: Mapped[int]
+    conditions: Mapped[bytes] = mapped_column(LargeBinary)
+    conditions_hash: Mapped[str] = mapped_column(String(66), unique=True)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    declined_at: Mapped[datetime | None] = mapped_column(Instant)
+    declined_by: Mapped[str | None] = mapped_column(String(42))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class QueryJob(Base):
+    """A compute-to-data query. A result is here only once it is released; why one is held never is."""
+
+    __tablename__ = "query_job"
+    __table_args__ = (
+        Index(None, "consumer", "created_at", "id"),
+        Index(None, "dataset", "created_at", "id"),
+        Index(None, "state", "dataset"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    dataset: Mapped[int] = mapped_column(BigInteger)
+    consumer: Mapped[str] = mapped_column(String(42))
+    purpose: Mapped[int]
+    document: Mapped[bytes] = mapped_column(LargeBinary)
+    digest: Mapped[str] = mapped_column(String(66))
+    conditions_hash: Mapped[str] = mapped_column(String(66))
+    state: Mapped[str] = mapped_column(String(16))
+    state_since: Mapped[datetime] = mapped_column(Instant)
+    rule: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[bytes | None] = mapped_column(LargeBinary)
+    result_digest: Mapped[str | None] = mapped_column(String(66))
+    created_at: Mapped[datetime] = mapped_column(Instant)

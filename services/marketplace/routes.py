@@ -6,25 +6,24 @@ from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy.orm import Session
 
 from rexis.encoding import from_hex
-from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.uploads import content_digest_header
 from services.foundation.assembly import ChainDep
 from services.foundation.database import SessionDep, now
 from services.foundation.idempotency import IdempotencyDep
+from services.foundation.relays import RelayedCallRow, admit, check_call, intent_of, promise
 from services.foundation.sign_in import CallerDep
-from services.marketplace import catalogue, documents, relays
+from services.marketplace import catalogue, documents
 from services.marketplace.dependencies import DatasetDep, DeploymentDep, EngineDep, OwnRelayDep, SettingsDep
-from services.marketplace.models import Relay
 from services.marketplace.registrations import REGISTRY, Registration, document_uri
 from services.marketplace.schemas import (
     Address,
     ChainView,
     DatasetPage,
+    DatasetRelayView,
     DatasetSummary,
     DatasetView,
     Hex32,
     RegistrationBody,
-    RelayView,
     State,
 )
 
@@ -42,30 +41,28 @@ def register_dataset(
     chain: ChainDep,
     engine: EngineDep,
     settings: SettingsDep,
-) -> RelayView:
+) -> DatasetRelayView:
     """Hand in a data set: its documents are kept, and the signed call is sent to the chain at the marketplace's cost.
 
     Open to any account that signed in, for calls that it signed itself. The call is run on the chain's pending state first: what the
     contracts would refuse is answered at once, as `contract-reverted` with the decoded error.
     """
-    call = RelayedCall.parse(body.request.model_dump(by_alias=True))
-    signature = from_hex(body.signature)
+    call, signature = body.request.call(), from_hex(body.signature)
     metadata, policy = documents.check_metadata(body.metadata), documents.check_policy(body.policy)
-    relays.check_call(call, caller=caller.address, target=chain.deployment.contracts[REGISTRY].address, instant=now())
+    registry = chain.deployment.contracts[REGISTRY].address
+    check_call(call, caller=caller.address, target=registry, instant=now())
     registration = Registration.decode(call.data)
     registration.check_documents(metadata, policy)
     registration.check_uri(settings.public_url)
-    relays.check_signature(chain, call, signature)
     # In no transaction yet: a slow chain must not hold a lock on the database.
-    if not relays.is_known(engine, call, signature):
-        relays.preflight(chain, call, signature)
+    admit(engine, chain, call, signature, caller=caller.address, target=registry)
 
-    def taken_on() -> RelayView:
+    def taken_on() -> DatasetRelayView:
         for document in (metadata, policy):
             documents.store(session, document)
-        return _relay_view(session, relays.promise(session, chain, call, signature, operation="register"))
+        return _relay_view(session, promise(session, chain, call, signature, operation="register"))
 
-    return idempotency.once(RelayView, taken_on)
+    return idempotency.once(DatasetRelayView, taken_on)
 
 
 @router.get("/datasets", tags=["datasets"])
@@ -95,7 +92,7 @@ def get_dataset(dataset: DatasetDep) -> DatasetView:
 
 
 @router.get("/relays/{relay_id}", tags=["relays"])
-def get_relay(relay: OwnRelayDep, session: SessionDep) -> RelayView:
+def get_relay(relay: OwnRelayDep, session: SessionDep) -> DatasetRelayView:
     """How far a signed call got, and why it failed if it did. Open to the account that handed it in."""
     return _relay_view(session, relay)
 
@@ -129,6 +126,6 @@ def get_chain(deployment: DeploymentDep, settings: SettingsDep) -> ChainView:
     )
 
 
-def _relay_view(session: Session, relay: Relay) -> RelayView:
-    intent, token_id = relays.progress(session, relay)
-    return RelayView.of(relay, intent, token_id)
+def _relay_view(session: Session, relay: RelayedCallRow) -> DatasetRelayView:
+    intent = intent_of(session, relay)
+    return DatasetRelayView.of(relay, intent, token_id=catalogue.registered_by(session, intent.transaction_hash))

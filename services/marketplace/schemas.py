@@ -1,21 +1,17 @@
 """HTTP bodies of the marketplace."""
 
 import json
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rexis.encoding import checksum_address
-from services.foundation.outbox.transactions import ChainIntent
+from services.foundation.relays import RelayedCallBody, RelayView, Signature
 from services.marketplace.catalogue import Dataset
-from services.marketplace.models import Relay
 
 Address = Annotated[str, AfterValidator(checksum_address), Field(max_length=42, description="Ethereum address with its EIP-55 checksum")]
 Hex32 = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$", description="32 bytes")]
-Decimal = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,77})$", description="a whole number of at most 256 bits")]
 State = Literal["active", "deprecated", "withdrawn"]
-RelayState = Literal["queued", "signed", "submitted", "mined", "final", "failed"]
 
 OWNER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 REGISTRY_ADDRESS = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
@@ -27,19 +23,6 @@ METADATA: dict[str, Any] = {
     "description": "Fourteen clinical attributes of patients referred for angiography.",
 }
 POLICY: dict[str, Any] = {"version": 1, "permission": "HMB", "diseases": [], "modifiers": {"IRB": [], "NCU": []}}
-
-
-class RelayedCallBody(BaseModel):
-    """A call that the institution signed for the Forwarder (wire formats, section 6)."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    sender: Address = Field(alias="from")
-    to: Address
-    gas: Decimal
-    nonce: Decimal
-    deadline: Decimal = Field(description="Unix time in seconds")
-    data: str = Field(pattern="^0x([0-9a-f]{2})*$", max_length=2 + 2 * 64 * 1024, description="call data of DatasetRegistry.register")
 
 
 class RegistrationBody(BaseModel):
@@ -69,23 +52,11 @@ class RegistrationBody(BaseModel):
     metadata: dict[str, Any] = Field(description="Croissant JSON-LD, at most 512 KiB; decimals as strings; metadataHash is its SHA-256")
     policy: dict[str, Any] = Field(description="data-use policy (GA4GH DUO) in its normal form; policyHash is its SHA-256")
     request: RelayedCallBody
-    signature: str = Field(
-        pattern="^0x([0-9a-f]{2})+$",
-        max_length=2 + 2 * 4096,
-        description="EIP-712 signature of request; longer than 65 bytes for ERC-1271 wallets",
-    )
+    signature: Signature
 
 
-class Revert(BaseModel):
-    """A contract's custom error, decoded."""
-
-    contract: str
-    error: str
-    arguments: dict[str, Any]
-
-
-class RelayView(BaseModel):
-    """A relayed call as its sender sees it."""
+class DatasetRelayView(RelayView):
+    """A relayed call, and the data set that it registered."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -107,36 +78,7 @@ class RelayView(BaseModel):
         }
     )
 
-    id: str
-    operation: str
-    sender: str
-    state: RelayState = Field(description="queued → signed → submitted → mined → final, or failed; mined may still be undone by the chain")
-    transaction_hash: str | None
-    block_number: int | None
     token_id: int | None = Field(description="the registered data set, once the chain index has seen it")
-    error: str | None = Field(description="why it failed")
-    revert: Revert | None = Field(description="why it failed, for programs")
-    created_at: datetime
-    state_since: datetime
-
-    @classmethod
-    def of(cls, relay: Relay, intent: ChainIntent, token_id: int | None) -> "RelayView":
-        """The view of a relay and its outbox row."""
-        return cls.model_validate(
-            {
-                "id": relay.id,
-                "operation": relay.operation,
-                "sender": relay.sender,
-                "state": intent.state,
-                "transaction_hash": intent.transaction_hash,
-                "block_number": intent.block_number,
-                "token_id": token_id,
-                "error": None if intent.error is None else intent.error["detail"],
-                "revert": intent.error,
-                "created_at": relay.created_at,
-                "state_since": intent.state_since,
-            }
-        )
 
 
 class DatasetSummary(BaseModel):

@@ -106,7 +106,7 @@ def test_only_the_trainers_worker_uses_gpus_and_only_there(overlay: tuple[str, P
         assert bool(refusals(pod, GPU_NODE)) is not on_gpu, document["metadata"]["name"]
 
 
-def test_only_the_marketplaces_background_holds_the_relayers_key(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+def test_only_what_signs_on_chain_holds_the_key_of_its_service(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
     holders = set()
     for document, pod in pods(overlay[2]):
         names = {entry["name"] for container in pod["containers"] for entry in container["env"]}
@@ -115,7 +115,8 @@ def test_only_the_marketplaces_background_holds_the_relayers_key(overlay: tuple[
             assert {"REXIS_RELAYER_KEYSTORE", "REXIS_RELAYER_PASSPHRASE"} <= names
             assert mounted == {"relayer-keystore"}
             holders.add(document["metadata"]["name"])
-    assert holders == {"marketplace-background"}
+    background = {f"{service}-background" for service in ("marketplace", "trainer", "aggregator", "verifier")}
+    assert holders == {*background, "trainer-worker"}
 
 
 def test_every_long_running_process_has_a_liveness_probe(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:

@@ -19,10 +19,11 @@ from rexis.encoding import canonical_json, keccak256, sha256, to_hex
 from rexis.protocol.relayed_call import RelayedCall, random_nonce
 from services.foundation.database import now, transaction
 from services.foundation.outbox.transactions import ChainIntent
+from services.foundation.relays import RelayedCallRow
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.local.anvil import anvil_command, find_anvil, wait_for_anvil
 from services.marketplace.background import jobs
-from services.marketplace.models import Document, Relay
+from services.marketplace.models import Document
 from services.marketplace.settings import MarketplaceSettings
 from tests.services.conftest import free_port
 from tests.services.service_applications import authorised
@@ -75,7 +76,7 @@ class Marketplace:
     def counts(self) -> tuple[int, int, int]:
         """Rows of documents, relays and promised calls."""
         with transaction(self.engine, read_only=True) as session:
-            found = [session.scalar(select(func.count()).select_from(table)) or 0 for table in (Document, Relay, ChainIntent)]
+            found = [session.scalar(select(func.count()).select_from(table)) or 0 for table in (Document, RelayedCallRow, ChainIntent)]
         return found[0], found[1], found[2]
 
     def get(self, path: str, account: LocalSigner | None = None, **query: str | int) -> Any:

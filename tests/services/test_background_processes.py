@@ -17,10 +17,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_runs_until_sigterm(service: str, tmp_path: Path, redis_url: str) -> None:
     heartbeat = tmp_path / "heartbeat"
-    changes = {"relayer_key": "11" * 32} if service == "marketplace" else {}
     store = f"file://{tmp_path / 'objects'}"
     settings = settings_for(
-        service, f"sqlite:///{tmp_path / 'b.sqlite'}", redis_url=redis_url, object_store_url=store, heartbeat_file=heartbeat, **changes
+        service,
+        f"sqlite:///{tmp_path / 'b.sqlite'}",
+        redis_url=redis_url,
+        object_store_url=store,
+        heartbeat_file=heartbeat,
+        relayer_key="11" * 32,
     )
     engine = open_engine(settings.database_url)
     migrate(engine, f"services.{service}")

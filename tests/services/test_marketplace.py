@@ -16,8 +16,8 @@ from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.sign_in import SignInMessage
 from services.foundation.chain_index import ChainIndex
 from services.foundation.database import migrate, now, open_engine
+from services.foundation.relays import records
 from services.foundation.settings import LOCAL_CHAIN_ID
-from services.marketplace import relays
 from services.marketplace.catalogue import CatalogueProjection
 from services.marketplace.settings import MarketplaceSettings
 from tests.services.marketplace_on_chain import (
@@ -278,7 +278,7 @@ def test_a_nonce_that_promises_another_call_already_is_refused(marketplace: Mark
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_nobody_makes_the_marketplace_pay_for_any_number_of_calls(marketplace: Marketplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relays, "MAX_UNSETTLED", 2)
+    monkeypatch.setattr(records, "MAX_UNSETTLED", 2)
     hospital, other = LocalSigner.generate(), LocalSigner.generate()
     bodies = [body_of(marketplace, hospital) for _ in range(3)]
     assert [post(marketplace, hospital, body).status_code for body in bodies] == [202, 202, 429]

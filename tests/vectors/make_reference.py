@@ -460,6 +460,86 @@ def receipts() -> dict[str, Any]:
     }
 
 
+def receipt_bundle() -> dict[str, Any]:
+    """The second of three receipts of a batch, and the file that shows it to be there."""
+    issuer, owner, operator = address_of(ALICE), address_of(BOB), checksum(numbered("operator", 0, 20))
+    identity = {
+        "chain_id": CHAIN_ID,
+        "registry": CONTRACT,
+        "operator": operator,
+        "owner": owner,
+        "model": hexadecimal(numbered("model", 0)),
+        "sequence": 7,
+    }
+    types = ["uint256", "address", "address", "address", "bytes32", "uint64"]
+    batch_id = keccak256(encode(types, [CHAIN_ID, CONTRACT, operator, owner, numbered("model", 0), 7]))
+    context = keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, batch_id]))
+    made = []
+    for i in range(3):
+        salt = numbered("receipt salt", i, 16)
+        signed = eip712(
+            {"name": "Rexis", "version": "1", "chainId": CHAIN_ID},
+            "InferenceReceipt(bytes32 model,bytes32 input,bytes32 output,bytes16 salt,uint64 issued,address issuer)",
+            [numbered("model", 0), numbered("input", i), numbered("output", i), salt, 1795232040, issuer],
+        )
+        plain = {
+            "model": hexadecimal(numbered("model", 0)),
+            "input": hexadecimal(numbered("input", i)),
+            "output": hexadecimal(numbered("output", i)),
+            "issued": "2026-11-21T03:34:00Z",
+        }
+        signature = hexadecimal(sign(bytes.fromhex(signed["digest"][2:]), ALICE))
+        receipt = {"version": 1, **plain, "batch": hexadecimal(batch_id), "index": i, "salt": hexadecimal(salt)}
+        made.append((sha256(jcs(plain)), salt, {**receipt, "issuer": issuer, "signature": signature}))
+    batch = tree("receipt", context, [(digest, salt, 0) for digest, salt, _ in made])
+    content = {
+        "version": 1,
+        "receipt": made[1][2],
+        "batch": identity,
+        "count": 3,
+        "record": batch["record"],
+        "proof": batch["proofs"][1],
+        "transaction": {
+            "hash": hexadecimal(numbered("transaction", 0)),
+            "block_number": 42,
+            "block_hash": hexadecimal(numbered("block", 0)),
+        },
+    }
+    bundle = {**content, "checksum": hexadecimal(sha256(b"rexis/receipt-bundle/1\0" + jcs(content)))}
+    changes: dict[str, Any] = {
+        "another version": {"version": 2},
+        "version true": {"version": True},
+        "unknown field": {"note": ""},
+        "receipt without batch": {"receipt": {**made[1][2], "batch": None, "index": None}},
+        "no receipts": {"count": 0},
+        "more receipts than 32 bits": {"count": 2**32},
+        "count as text": {"count": "3"},
+        "short record": {"record": batch["record"][:-2]},
+        "proof as text": {"proof": "".join(batch["proofs"][1])},
+        "short sibling": {"proof": [batch["proofs"][1][0], "0x00"]},
+        "chain 0": {"batch": {**identity, "chain_id": 0}},
+        "negative number": {"batch": {**identity, "sequence": -1}},
+        "owner in lower case": {"batch": {**identity, "owner": owner.lower()}},
+        "batch without operator": {"batch": {key: value for key, value in identity.items() if key != "operator"}},
+        "block as text": {"transaction": {**content["transaction"], "block_number": "42"}},
+        "no transaction": {"transaction": None},
+        "no checksum": {"checksum": None},
+    }
+    return {
+        "origin": ORIGIN.format(3),
+        "file": jcs(bundle).decode(),
+        "bundle": bundle,
+        "digest": hexadecimal(made[1][0]),
+        "batch": {"id": hexadecimal(batch_id), **batch},
+        "refused": [{"name": name, "file": jcs({**bundle, **change}).decode()} for name, change in changes.items()]
+        + [{"name": "missing field", "file": jcs({key: value for key, value in bundle.items() if key != "count"}).decode()}]
+        + [{"name": "line feed at the end", "file": jcs(bundle).decode() + "\n"}]
+        + [{"name": "white space", "file": json.dumps(bundle, sort_keys=True)}]
+        + [{"name": "another order", "file": json.dumps(bundle, separators=(",", ":"))}]
+        + [{"name": "a name twice", "file": '{"version":1,' + jcs(bundle).decode()[1:]}],
+    }
+
+
 def safetensors(header: dict[str, Any], data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -732,6 +812,89 @@ def federation_rounds() -> dict[str, Any]:
     }
 
 
+def federation_config() -> dict[str, Any]:
+    members = [{"address": checksum(bytes(19) + bytes([16 + i])), "dataset": 10 + i} for i in range(4)]
+    features = {
+        "version": 1,
+        "inputs": [{"column": "age", "kind": "number"}, {"column": "cp", "kind": "levels", "levels": ["typical", "none"]}],
+        "target": {"column": "num", "above": "0"},
+    }
+    config = {
+        "version": 1,
+        "name": "Vier Häuser",
+        "kind": "statistics",
+        "founder": address_of(ALICE),
+        "members": members,
+        "aggregators": [address_of(BOB)],
+        "quorum": 1,
+        "collusion_bound": 1,
+        "threshold": 3,
+        "min_survivors": 3,
+        "purpose": 6,
+        "features": features,
+        "stage_s": 10,
+        "training": None,
+        "statistics": {"identifier": "moments", "scale_bits": 16},
+    }
+    statistic = sha256(b"rexis/statistic/1\0" + jcs({"statistic": config["statistics"], "features": features, "members": members}))
+    plan = {
+        "model": {"version": 1, "family": "logistic", "config": {"inputs": 3, "outputs": 1}},
+        "rounds": 10,
+        "steps": 5,
+        "learning_rate": "0.5",
+        "batch_size": None,
+        "proximal": "0",
+        "clipping_norm": "10",
+        "weight_cap": 200,
+        "weight_band": 25,
+        "standardisation": hexadecimal(numbered("federation", 0)),
+    }
+    training = {**config, "kind": "training", "statistics": None, "training": plan}
+    manifest = {
+        "version": 1,
+        "federation": hexadecimal(numbered("federation", 1)),
+        "round": 2,
+        "attempt": 1,
+        "config": hexadecimal(sha256(jcs(training))),
+        "base_model": hexadecimal(numbered("model", 1)),
+        "roster": [member["address"] for member in members],
+        "collusion_bound": 1,
+        "threshold": 3,
+        "min_survivors": 3,
+        "ring_bits": 32,
+        "length": 6,
+        "clipping_norm": "10",
+        "weight_cap": 200,
+        "weight_band": 25,
+        "deadlines": {"keys": 1010, "shares": 1020, "masked": 1030, "unmask": 1040},
+    }
+    # Four members: B = floor((2^31 - 1) / 4), s = floor(B / 10). 30 examples weigh 50 of 200.
+    scale, weight = (2**31 - 1) // 4 // 10, 50
+    delta = [0.5, -1.25, 0.0, 3.0]
+    entries = [round(value * scale * weight / 200) for value in delta] + [weight, round(1000 * 0.75) * weight]
+    inputs = [[63.0, 1.0, 0.0], [40.5, 0.0, 0.0]]
+    sums = [sum(row[i] for row in inputs) for i in range(3)] + [sum(row[i] ** 2 for row in inputs) for i in range(3)]
+    result = {"version": 1, "statistic": "moments", "count": 2, "mean": ["51.75", "0.5", "0"], "sd": ["11.25", "0.5", "1"]}
+    return {
+        "origin": ORIGIN.format(5),
+        "statistics": {"config": config, "configHash": sha256(jcs(config)), "statistic": statistic},
+        "training": {"config": training, "configHash": sha256(jcs(training))},
+        "features": {
+            "columns": ["num", "cp", "age"],
+            "rows": [["0", "typical", "63"], ["3", "other", "40.5"]],
+            "inputs": inputs,
+            "labels": [0, 1],
+        },
+        "manifest": {"document": manifest, "manifestHash": sha256(jcs(manifest))},
+        "update": {"delta": delta, "examples": 30, "loss": 0.75, "vector": struct.pack("<6I", *(value % 2**32 for value in entries))},
+        "moments": {
+            "vector": struct.pack("<7Q", 2, *(round(value * 2**16) for value in sums)),
+            "result": result,
+            "resultHash": sha256(jcs(result)),
+        },
+    }
+
+
 def relayed_call() -> dict[str, Any]:
     sender = address_of(ALICE)
     forwarder = checksum(numbered("forwarder", 0, 20))
@@ -848,16 +1011,62 @@ def journal() -> dict[str, Any]:
     }
 
 
+def questions() -> dict[str, Any]:
+    purpose = {
+        "use": "HMB",
+        "until": "2027-06-30",
+        "diseases": ["MONDO:0005267"],
+        "country": "CH",
+        "user": None,
+        "institution": None,
+        "project": None,
+        "research_type": None,
+        "publish_from": "2027-01-01",
+        "commercial": False,
+        "for_profit": True,
+        "methods_development": True,
+        "genetic_study": False,
+        "clinical_care": False,
+        "ethics_approval": True,
+        "collaboration": False,
+        "returns_results": False,
+    }
+    conditions = {
+        "version": 1,
+        "request": numbered("request", 0, 16).hex(),
+        "dataset": 7,
+        "consumer": address_of(BOB),
+        "policy_hash": hexadecimal(numbered("policy", 0)),
+        "purpose": purpose,
+        "days": 90,
+        "text": "für die Herzstudie",
+    }
+    question = {
+        "version": 1,
+        "kind": "table",
+        "dimensions": [{"column": "age", "bands": ["40", "50.5"]}, {"column": "num", "above": "0"}],
+        "filters": [{"column": "chol", "below": "300", "from": "100"}, {"column": "sex", "in": ["Female", "Male"]}],
+    }
+    return {
+        "origin": ORIGIN.format(8),
+        "conditions": {"document": conditions, "digest": sha256(jcs(conditions))},
+        "question": {"document": question, "digest": sha256(jcs(question))},
+    }
+
+
 VECTORS = {
     "encoding.json": encoding,
     "tensors.json": tensors,
     "tree_kinds.json": trees,
     "receipt.json": receipts,
+    "receipt_bundle.json": receipt_bundle,
     "tensor_file.json": files,
     "secagg_messages.json": secure_aggregation,
     "federation_rounds.json": federation_rounds,
+    "federation_config.json": federation_config,
     "relayed_call.json": relayed_call,
     "journal.json": journal,
+    "questions.json": questions,
 }
 
 

@@ -1,0 +1,211 @@
+"""What stands in a masked vector: the update of a model, or the moments of a statistic, with its counts and losses inside.
+
+A count beside the vector would be one site's; inside it only the sum is ever seen (`specs/secure-aggregation.md` 3.3 and correction 6).
+"""
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rexis.encoding import canonical_json, sha256
+from rexis.errors import MalformedMessageError
+from rexis.protocol.federation_config import FederationConfig, StatisticsPlan, TrainingPlan
+from rexis.secagg.masks import RingVector
+from rexis.secagg.quantization import FixedPoint
+
+# A mean loss beyond this says no more than that the training diverged; the slot has to be bounded.
+LOSS_CAP = 100.0
+LOSS_STEPS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class MeanUpdate:
+    """What the sum of a training round says.
+
+    Attributes:
+        delta: weighted mean of the clipped updates, f64 [parameters].
+        loss: weighted mean of the sites' losses before their first step.
+        weight: sum of the banded weights.
+    """
+
+    delta: NDArray[np.float64]
+    loss: float
+    weight: int
+
+    def metrics(self) -> dict[str, Any]:
+        """What a round's metrics digest is taken over, with decimals as strings."""
+        return {"version": 1, "loss": f"{self.loss:.6f}", "weight": self.weight}
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and population standard deviation of each feature over all sites, f64 [d]; a constant feature has sd 1."""
+
+    count: int
+    mean: NDArray[np.float64]
+    sd: NDArray[np.float64]
+
+    def document(self) -> dict[str, Any]:
+        """The result document: its SHA-256 is the model that the statistic's round puts on chain."""
+        return {
+            "version": 1,
+            "statistic": "moments",
+            "count": self.count,
+            "mean": [_decimal_text(value) for value in self.mean],
+            "sd": [_decimal_text(value) for value in self.sd],
+        }
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical document, 32 bytes."""
+        return sha256(canonical_json(self.document()))
+
+    @classmethod
+    def parse(cls, value: Any) -> "Moments":
+        """Read a result document; compare its digest with the chain's.
+
+        Raises:
+            MalformedMessageError: not one of ours.
+        """
+        try:
+            if set(value) != {"version", "statistic", "count", "mean", "sd"} or (value["version"], value["statistic"]) != (1, "moments"):
+                raise ValueError("unknown fields, version or statistic")
+            mean, sd = ([_number(text) for text in value[name]] for name in ("mean", "sd"))
+            if type(value["count"]) is not int or value["count"] < 1 or len(mean) != len(sd) or min(sd, default=0.0) <= 0:
+                raise ValueError("expected a count, and as many means as positive standard deviations")
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise MalformedMessageError(f"statistic: {error}") from error
+        return cls(value["count"], np.array(mean), np.array(sd))
+
+    def standardise(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(x - mean) / sd of inputs f64 [n, d]."""
+        if inputs.shape[1:] != self.mean.shape:
+            raise ValueError(f"expected inputs [n, {len(self.mean)}], got {inputs.shape}")
+        return (inputs - self.mean) / self.sd
+
+
+def update_encoding(config: FederationConfig) -> FixedPoint:
+    """The fixed point of a federation's masked vectors.
+
+    Raises:
+        ValueError: the ring has no room for the clipping norm, or for a weight up to the cap times a loss up to `LOSS_CAP`.
+    """
+    plan = config.training
+    encoding = FixedPoint(len(config.members), 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
+    # Here and not where a vector is made: whether a site can take part must not depend on its loss.
+    room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
+    if plan is not None and plan.weight_cap > room:
+        raise ValueError(f"expected a weight cap of at most {room} for {len(config.members)} members, got {plan.weight_cap}")
+    return encoding
+
+
+def encode_update(config: FederationConfig, delta: ArrayLike, *, examples: int, loss: float) -> RingVector:
+    """The vector that a site masks in a training round.
+
+    Args:
+        delta: local minus global weights, floats [parameters].
+        examples: how many the site trained on.
+        loss: their mean loss before the first step.
+
+    Returns:
+        u32 [parameters + 2].
+
+    Raises:
+        ValueError: NaN or infinity, another number of parameters, or a config without room (`update_encoding`).
+    """
+    plan, update = _training(config), np.asarray(delta, dtype=np.float64)
+    if update.shape != (plan.parameters,) or not math.isfinite(loss) or loss < 0:
+        raise ValueError(f"expected an update of {plan.parameters} parameters and a finite loss, got shape {update.shape} and loss {loss}")
+    encoding, weight = update_encoding(config), plan.weight(examples)
+    steps = round(min(loss, LOSS_CAP) * LOSS_STEPS) * weight
+    parameters = encoding.encode(update, weight=weight / plan.weight_cap)
+    return np.concatenate([parameters, encoding.encode_integers(np.array([weight, steps], dtype=np.float64))])
+
+
+def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
+    """The mean behind the opened sum of a training round.
+
+    Raises:
+        ValueError: another length or ring.
+        MalformedMessageError: a sum that honest sites can not have made: without any weight.
+    """
+    plan, encoding = _training(config), update_encoding(config)
+    if total.shape != (config.length,):
+        raise ValueError(f"expected a sum of {config.length} entries, got {total.shape}")
+    weight, steps = (int(value) for value in encoding.decode_integers(total[plan.parameters :]))
+    if not 0 < weight <= plan.weight_cap * len(config.members) or steps < 0:
+        raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
+    return MeanUpdate(encoding.decode(total[: plan.parameters]) * (plan.weight_cap / weight), steps / LOSS_STEPS / weight, weight)
+
+
+def encode_moments(config: FederationConfig, inputs: NDArray[np.float64]) -> RingVector:
+    """The vector that a site masks for a statistic.
+
+    Args:
+        inputs: f64 [n, d], as the feature spec prepares them.
+
+    Returns:
+        u64 [1 + 2 d]: n, then Σx and Σx² in fixed point.
+
+    Raises:
+        ValueError: no rows, NaN, or sums too large for the ring.
+    """
+    plan, encoding = _statistics(config), update_encoding(config)
+    if inputs.ndim != 2 or 1 + 2 * inputs.shape[1] != config.length or len(inputs) < 1:
+        raise ValueError(f"expected inputs [n, {len(config.features.names)}] of at least one row, got {inputs.shape}")
+    sums = np.concatenate([inputs.sum(axis=0), np.square(inputs).sum(axis=0)]) * float(1 << plan.scale_bits)
+    if not np.isfinite(sums).all() or np.abs(sums).max() >= encoding.bound:
+        raise ValueError("the sums do not fit the ring: expected finite inputs; rescale them or lower scale_bits")
+    return encoding.encode_integers(np.concatenate([[float(len(inputs))], sums]))
+
+
+def decode_moments(config: FederationConfig, total: RingVector) -> Moments:
+    """Count, mean and standard deviation behind the opened sum of a statistic.
+
+    Raises:
+        ValueError: another length or ring.
+        MalformedMessageError: a sum that honest sites can not have made.
+    """
+    plan, encoding = _statistics(config), update_encoding(config)
+    if total.shape != (config.length,):
+        raise ValueError(f"expected a sum of {config.length} entries, got {total.shape}")
+    integers = encoding.decode_integers(total)
+    count = int(integers[0])
+    if count < 1:
+        raise MalformedMessageError(f"the sum of the counts is {count}: a site sent a wrong vector")
+    first, second = np.split(integers[1:] / float(1 << plan.scale_bits) / count, 2)
+    variance = np.maximum(second - np.square(first), 0.0)
+    # Fixed point leaves noise of this size on a constant feature.
+    constant = variance <= 2.0 ** (3 - plan.scale_bits)
+    sd = np.where(constant, 1.0, np.sqrt(variance))
+    # Through the text that is hashed, so that everybody computes with the same numbers.
+    return Moments.parse(Moments(count, first, sd).document())
+
+
+def _training(config: FederationConfig) -> TrainingPlan:
+    if config.training is None:
+        raise ValueError("expected a federation for training, got one for a statistic")
+    return config.training
+
+
+def _statistics(config: FederationConfig) -> StatisticsPlan:
+    if config.statistics is None:
+        raise ValueError("expected a federation for a statistic, got one for training")
+    return config.statistics
+
+
+def _decimal_text(value: float) -> str:
+    return f"{value:.9g}"
+
+
+def _number(text: Any) -> float:
+    if not isinstance(text, str) or len(text) > 40:
+        raise ValueError("expected decimal strings")
+    number = float(Decimal(text))
+    if not math.isfinite(number):
+        raise ValueError("expected finite numbers")
+    return number

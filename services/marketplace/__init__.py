@@ -1,1 +1,1 @@
-"""Marketplace: data sets as tokens, their documents, the catalogue, and the relay that pays gas for institutions."""
+"""Marketplace: data sets as tokens, their documents, grants of access, queries that run at their owners, and the relay that pays gas."""

@@ -16,21 +16,26 @@ from rexis.chain.signer import LocalSigner
 from rexis.encoding import sha256
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from services.foundation.database import migrate, now, open_engine, transaction
+from services.foundation.objects import open_store
 from services.foundation.outbox.transactions import enqueue_call
 from services.foundation.problems import MEDIA_TYPE
+from services.foundation.relays import RelayedCallRow
 from services.foundation.settings import ServiceSettings
-from services.marketplace.models import Relay
+from tests.services.aggregator_rows import StandingFederation
+from tests.services.marketplace_rows import add_granted_data_set
 from tests.services.service_applications import SERVICES, SESSION_KEYS, application, authorised, client_of, settings_for
-from tests.services.test_aggregator import rules
 from tests.services.test_trainer import DOCUMENT, file_of, upload
 from tests.services.test_verifier import receipt
+from tests.services.trainer_rows import add_answered_question
+from tests.services.verifier_rows import commit_waiting
 
 OWNER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
+FEDERATION = StandingFederation(OWNER)
 SIGN_IN = {"create_sign_in_nonce", "sign_in"}
 PUBLIC = {
-    "marketplace": {"list_datasets", "get_dataset", "get_document", "get_chain"},
-    "trainer": set[str](),
-    "aggregator": set[str](),
+    "marketplace": {"list_datasets", "get_dataset", "get_document", "get_chain", "list_grants"},
+    "trainer": {"get_description"},
+    "aggregator": {"get_aggregator"},
     "verifier": set[str](),
 }
 
@@ -46,10 +51,22 @@ class Operation:
 
 
 PART = b"part"
+NOTHING = "00000000-0000-4000-8000-000000000000"
+QUERY = {"version": 1, "kind": "table", "dimensions": [{"column": "num", "above": "0"}]}
 PRIVATE: dict[str, dict[str, Operation]] = {
     "marketplace": {
         "register_dataset": Operation("POST", "/v1/datasets", {}),
         "get_relay": Operation("GET", "/v1/relays/{id}"),
+        "relay_call": Operation("POST", "/v1/relays", {}),
+        "request_access": Operation("POST", "/v1/access-requests", {"dataset": 1, "purpose": {"use": "NRES"}, "days": 90}),
+        "list_access_requests": Operation("GET", "/v1/access-requests?role=owner"),
+        "get_access_request": Operation("GET", "/v1/access-requests/{request}"),
+        "decline_access_request": Operation("POST", "/v1/access-requests/{request}/decline", {"reason": ""}),
+        "submit_query": Operation("POST", "/v1/queries", {"dataset": 1, "purpose": 4, "query": QUERY}),
+        "list_queries": Operation("GET", "/v1/queries?role=owner"),
+        "get_query_work": Operation("GET", "/v1/queries/work"),
+        "get_query": Operation("GET", "/v1/queries/{query}"),
+        "put_query_outcome": Operation("PUT", "/v1/queries/{query}/outcome", {"state": "failed"}),
     },
     "trainer": {
         "create_upload": Operation("POST", "/v1/uploads", {"total_bytes": 4}),
@@ -60,15 +77,44 @@ PRIVATE: dict[str, dict[str, Operation]] = {
         "hand_in_batch": Operation("POST", "/v1/batches", {"upload_id": "0" * 32, "spec": DOCUMENT}),
         "list_batches": Operation("GET", "/v1/batches"),
         "get_batch": Operation("GET", "/v1/batches/{id}"),
+        "publish_model": Operation("POST", "/v1/models", {}),
+        "list_models": Operation("GET", "/v1/models"),
+        "get_model": Operation("GET", "/v1/models/{model}"),
+        "set_model_users": Operation("PUT", "/v1/models/{model}/users", {"users": []}),
+        "ask_model": Operation("POST", "/v1/inferences", {"model": NOTHING, "upload_id": "0" * 32}),
+        "list_inferences": Operation("GET", "/v1/inferences"),
+        "get_inference": Operation("GET", "/v1/inferences/{inference}"),
+        "get_output": Operation("GET", "/v1/inferences/{inference}/output"),
+        "list_receipts": Operation("GET", "/v1/inferences/{inference}/receipts"),
+        "relay_call": Operation("POST", "/v1/relays", {}),
+        "get_relay": Operation("GET", "/v1/relays/{relay}"),
     },
     "aggregator": {
-        "found_federation": Operation("POST", "/v1/federations", rules()),
+        "create_upload": Operation("POST", "/v1/uploads", {"total_bytes": 4}),
+        "get_upload": Operation("GET", "/v1/uploads/{upload}"),
+        "put_upload_part": Operation("PUT", "/v1/uploads/{upload}/parts/1", PART, {"Content-Digest": content_digest_header(sha256(PART))}),
+        "complete_upload": Operation("POST", "/v1/uploads/{upload}/complete", UploadManifest(4, (sha256(PART),)).to_json()),
+        "delete_upload": Operation("DELETE", "/v1/uploads/{upload}"),
+        "relay_call": Operation("POST", "/v1/relays", {}),
+        "get_relay": Operation("GET", "/v1/relays/{relay}"),
+        "found_federation": Operation("POST", "/v1/federations", {}),
         "list_federations": Operation("GET", "/v1/federations"),
         "get_federation": Operation("GET", "/v1/federations/{id}"),
+        "join_federation": Operation("PUT", "/v1/federations/{id}/membership"),
+        "list_work": Operation("GET", "/v1/work"),
+        "list_rounds": Operation("GET", "/v1/federations/{id}/rounds"),
+        "list_messages": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/1/messages/keys"),
+        "put_message": Operation(
+            "PUT", "/v1/federations/{id}/rounds/1/attempts/2/messages/keys", FEDERATION.message, {"Content-Type": "application/json"}
+        ),
+        "get_model": Operation("GET", "/v1/federations/{id}/model"),
+        "get_result": Operation("GET", "/v1/federations/{id}/result"),
     },
     "verifier": {
         "deposit_receipt": Operation("POST", "/v1/receipts", receipt().to_json()),
         "get_receipt": Operation("GET", "/v1/receipts/{id}"),
+        "get_receipt_bundle": Operation("GET", "/v1/receipts/{id}/bundle"),
+        "get_receipt_batch": Operation("GET", "/v1/batches/{batch}"),
     },
 }
 EVERY_PRIVATE = [(service, name) for service, operations in PRIVATE.items() for name in operations]
@@ -81,7 +127,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
     with ExitStack() as stack:
         clients = {}
         for service in SERVICES:
-            settings = settings_for(service, f"sqlite:///{tmp_path_factory.mktemp(service) / 'access.sqlite'}")
+            folder = tmp_path_factory.mktemp(service)
+            settings = settings_for(service, f"sqlite:///{folder / 'access.sqlite'}", object_store_url=f"file://{folder / 'objects'}")
             engine = open_engine(settings.database_url)
             migrate(engine, f"services.{service}")
             engine.dispose()
@@ -104,25 +151,53 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
     trainer.headers.update(authorised(settings, OWNER))
     uploaded = upload(trainer, file_of())
     del trainer.headers["Authorization"]
+    engine = open_engine(settings.database_url)
+    with transaction(engine) as session:
+        asked = add_answered_question(session, trainer.app.state.objects, OWNER.address)
+        enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="revoke")
+        session.add(RelayedCallRow(id="b" * 32, sender=OWNER.address, operation="revoke", intent_key="relay:owner", created_at=now()))
+    engine.dispose()
     engine = open_engine(running["marketplace"][0].database_url)
     with transaction(engine) as session:
         enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="register")
-        session.add(Relay(id="a" * 32, sender=OWNER.address, operation="register", intent_key="relay:owner", created_at=now()))
+        session.add(RelayedCallRow(id="a" * 32, sender=OWNER.address, operation="register", intent_key="relay:owner", created_at=now()))
+        add_granted_data_set(session, OWNER.address)
     engine.dispose()
     deposited = post("verifier", "/v1/receipts", receipt().to_json())
+    engine = open_engine(running["verifier"][0].database_url)
+    committed = commit_waiting(engine, deposited["receipt"]["model"])
+    engine.dispose()
+    engine = open_engine(running["aggregator"][0].database_url)
+    with transaction(engine) as session:
+        FEDERATION.add(session, open_store(running["aggregator"][0].object_store_url))
+        enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="close")
+        session.add(RelayedCallRow(id="c" * 32, sender=OWNER.address, operation="close", intent_key="relay:owner", created_at=now()))
+    engine.dispose()
     return {
-        "marketplace": {"id": "a" * 32},
+        "marketplace": {
+            "id": "a" * 32,
+            "request": post("marketplace", "/v1/access-requests", {"dataset": 1, "purpose": {"use": "NRES"}, "days": 90})["id"],
+            "query": post("marketplace", "/v1/queries", {"dataset": 1, "purpose": 4, "query": QUERY})["id"],
+        },
         "trainer": {
             "id": post("trainer", "/v1/batches", {"upload_id": uploaded, "spec": DOCUMENT})["id"],
             "upload": post("trainer", "/v1/uploads", {"total_bytes": len(PART)})["id"],
+            "relay": "b" * 32,
+            **asked,
         },
-        "aggregator": {"id": post("aggregator", "/v1/federations", rules())["id"]},
-        "verifier": {"id": deposited["digest"]},
+        "aggregator": {
+            "id": FEDERATION.id,
+            "upload": post("aggregator", "/v1/uploads", {"total_bytes": len(PART)})["id"],
+            "relay": "c" * 32,
+        },
+        "verifier": {"id": deposited["digest"], "batch": committed},
     }
 
 
 def send(client: TestClient, operation: Operation, ids: dict[str, str], headers: dict[str, str]) -> Response:
-    path = operation.path.format(**{"id": "0", "upload": "0" * 32, **ids})
+    nothing = {"id": "0", "batch": "0", "upload": "0" * 32, "request": "0" * 32, "query": "0" * 32}
+    nothing |= {"model": NOTHING, "inference": NOTHING, "relay": "0" * 32}
+    path = operation.path.format(**{**nothing, **ids})
     content = {} if operation.body is None else {"content" if isinstance(operation.body, bytes) else "json": operation.body}
     return client.request(operation.method, path, headers={**operation.headers, **headers}, **content)
 
@@ -206,11 +281,21 @@ def test_the_owner_reaches_what_others_do_not(
         assert answer.is_success, (service, name, answer.text)
 
 
-@pytest.mark.parametrize(("service", "path"), [("trainer", "/v1/batches"), ("aggregator", "/v1/federations")])
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ("trainer", "/v1/batches"),
+        ("trainer", "/v1/models"),
+        ("trainer", "/v1/inferences"),
+        ("aggregator", "/v1/federations"),
+        ("marketplace", "/v1/access-requests?role=owner"),
+        ("marketplace", "/v1/queries?role=consumer"),
+    ],
+)
 def test_lists_show_the_callers_own_only(
     running: dict[str, tuple[ServiceSettings, TestClient]], resources: dict[str, dict[str, str]], service: str, path: str
 ) -> None:
     settings, client = running[service]
     shown = {who: client.get(path, headers=authorised(settings, who)).json()["items"] for who in (OWNER, STRANGER)}
-    assert resources[service]["id"] in [item["id"] for item in shown[OWNER]]
+    assert set(resources[service].values()) & {item["id"] for item in shown[OWNER]}
     assert shown[STRANGER] == []

@@ -1,91 +1,247 @@
-"""The aggregator: federations."""
+"""The aggregator: federations, what is due in their running rounds, and what rounds made.
+
+Nothing here is believed by a participant: it compares manifests, survivors and models with what its own chain node says.
+"""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from rexis.client.answers import Fields
-from rexis.client.connection import Connection
+from rexis.client.connection import Answer, Connection
 from rexis.client.pages import fetch_pages
-from rexis.encoding import checksum_address
-from rexis.errors import EncodingError, MalformedMessageError
+from rexis.client.relayed_calls import SignedCall
+from rexis.encoding import canonical_json, checksum_address, sha256, to_hex
+from rexis.errors import DigestMismatchError, EncodingError, MalformedMessageError
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.manifest import Manifest
+from rexis.protocol.secagg_messages import Envelope, Stage
+from rexis.protocol.uploads import parse_content_digest
 
-
-@dataclass(frozen=True)
-class FederationRules:
-    """What a founder decides; nothing of it changes afterwards.
-
-    Attributes:
-        name: one line.
-        roster: checksum addresses of the members, in the order of their positions 1..n in secret sharing.
-        collusion_bound: how many members may collude with the aggregator.
-        threshold: members whose shares open a masked sum; at least floor((n + collusion_bound) / 2) + 1.
-        min_survivors: fewest inputs of a sum that may be opened; at least max(threshold, collusion_bound + 2).
-        strategy: fedavg, fedprox, fedadam or scaffold.
-        model_spec: declarative model specification.
-    """
-
-    name: str
-    roster: tuple[str, ...]
-    collusion_bound: int
-    threshold: int
-    min_survivors: int
-    strategy: str
-    model_spec: dict[str, Any]
+# A model of the largest federation that an aggregator takes, in single precision, with its header.
+MAX_MODEL_BYTES = (1 << 28) + (1 << 20) + 8
 
 
 @dataclass(frozen=True)
 class Federation:
-    """A federation as its founder and members see it; `spec_digest` (32 bytes) is leaf 0 of every model record."""
+    """A federation as its founder and members see it.
 
-    id: str
-    founder: str
-    rules: FederationRules
-    spec_digest: bytes
+    Attributes:
+        id: on chain, 32 bytes.
+        config: what it agreed on.
+        state: founding, inviting, running, finished or failed.
+        reason: why it failed, or "".
+        joined: members that take part, ascending.
+        round: that runs, or ran last; 0 before the first.
+        rounds_total: of the plan.
+        model: record of the newest global model, or digest of the statistic, 32 bytes.
+        created_at: when the aggregator took it on.
+    """
+
+    id: bytes
+    config: FederationConfig
+    state: str
+    reason: str
+    joined: tuple[str, ...]
+    round: int
+    rounds_total: int
+    model: bytes
     created_at: datetime
 
     @classmethod
     def parse(cls, value: Any) -> Self:
         """Read an answer."""
         fields = Fields("federation", value)
-        rules = FederationRules(
-            name=fields.text("name"),
-            roster=fields.items("roster", _member),
-            collusion_bound=fields.integer("collusion_bound"),
-            threshold=fields.integer("threshold"),
-            min_survivors=fields.integer("min_survivors"),
-            strategy=fields.text("strategy"),
-            model_spec=fields.object("model_spec"),
+        return cls(
+            id=fields.digest("id"),
+            config=FederationConfig.parse(fields.object("config")),
+            state=fields.text("state"),
+            reason=fields.optional_text("reason") or "",
+            joined=fields.items("joined", _member),
+            round=fields.integer("round"),
+            rounds_total=fields.integer("rounds_total"),
+            model=fields.digest("model"),
+            created_at=fields.instant("created_at"),
         )
-        return cls(fields.text("id"), fields.address("founder"), rules, fields.digest("spec_digest"), fields.instant("created_at"))
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """A running attempt of one of the caller's federations.
+
+    Attributes:
+        federation: id, 32 bytes.
+        round, attempt: from 1.
+        stage: opening, keys, shares, masked, fixing, unmask or finalising.
+        manifest: as the aggregator shows it; its digest stands on chain from the stage keys on.
+        due: the caller could send its message of this stage, and has not.
+        commitment_due: a commitment of the caller's would still count, and none is on chain yet.
+    """
+
+    federation: bytes
+    round: int
+    attempt: int
+    stage: str
+    manifest: Manifest
+    due: bool
+    commitment_due: bool
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read an answer."""
+        fields = Fields("work item", value)
+        return cls(
+            federation=fields.digest("federation"),
+            round=fields.integer("round"),
+            attempt=fields.integer("attempt"),
+            stage=fields.text("stage"),
+            manifest=Manifest.parse(fields.object("manifest")),
+            due=fields.flag("due"),
+            commitment_due=fields.flag("commitment_due"),
+        )
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """An attempt at a round that is over.
+
+    Attributes:
+        round, attempt: from 1.
+        state: finished or aborted.
+        reason: why it was aborted, or "".
+        survivors: whose updates the sum holds, ascending; empty if none were fixed.
+        base_model: record of the model that it started from, 32 bytes.
+        model: record of the new model, 32 bytes; None if it was aborted.
+        aggregate: digest of the sum, 32 bytes; None if it was aborted.
+        metrics: canonical metrics document; None if there is none.
+        opened_at, finished_at: when it began and ended.
+        transactions: 0x… by step: opened, fixed, finalised, abandoned.
+    """
+
+    round: int
+    attempt: int
+    state: str
+    reason: str
+    survivors: tuple[str, ...]
+    base_model: bytes
+    model: bytes | None
+    aggregate: bytes | None
+    metrics: dict[str, Any] | None
+    opened_at: datetime
+    finished_at: datetime
+    transactions: dict[str, Any]
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read an answer."""
+        fields = Fields("round", value)
+        return cls(
+            round=fields.integer("round"),
+            attempt=fields.integer("attempt"),
+            state=fields.text("state"),
+            reason=fields.optional_text("reason") or "",
+            survivors=fields.items("survivors", _member),
+            base_model=fields.digest("base_model"),
+            model=fields.optional_digest("model"),
+            aggregate=fields.optional_digest("aggregate"),
+            metrics=fields.optional_object("metrics"),
+            opened_at=fields.instant("opened_at"),
+            finished_at=fields.instant("finished_at"),
+            transactions=fields.object("transactions"),
+        )
 
 
 class AggregatorClient:
-    """Calls to one aggregator."""
+    """Calls to one aggregator; uploads and relays go over the same `connection` (`upload_file`, `RelayClient`)."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def found(self, rules: FederationRules, *, idempotency_key: str) -> Federation:
-        """Found a federation; safe to repeat with the same key.
+    def account(self) -> str:
+        """The address that a federation's config names as its aggregator.
 
         Raises:
-            ServiceError: the thresholds are unsound; the problem names the rule.
+            UnavailableError, ServiceError: its background process has never run.
         """
-        return Federation.parse(self.connection.post("/v1/federations", asdict(rules), idempotency_key=idempotency_key))
+        return Fields("aggregator", self.connection.get("/v1/aggregator", authorised=False)).address("address")
 
-    def federation(self, federation_id: str) -> Federation:
+    def found(self, config: FederationConfig, create: SignedCall, *, initial_model: str | None) -> Federation:
+        """Found a federation; safe to repeat.
+
+        Args:
+            config: what its digest in the call stands for.
+            create: the founder's signed call of `FederationRegistry.create`.
+            initial_model: id of the complete upload of the model that round 1 starts from; None for a statistic.
+
+        Raises:
+            ServiceError: thresholds, call or model do not fit the config; the problem names the rule.
+        """
+        body = {"config": config.document(), **create.to_json(), "initial_model": initial_model}
+        return Federation.parse(self.connection.post("/v1/federations", body, repeatable=True))
+
+    def federation(self, federation: bytes) -> Federation:
         """One federation of the caller's.
 
         Raises:
-            ServiceError: 404 if there is none, or the caller is no member.
+            ServiceError: 404 if there is none, or the caller is neither founder nor member.
         """
-        return Federation.parse(self.connection.get(f"/v1/federations/{federation_id}"))
+        return Federation.parse(self.connection.get(_path(federation)))
 
     def federations(self) -> Iterator[Federation]:
         """The caller's federations, newest first."""
         return fetch_pages(self.connection, "/v1/federations", Federation.parse)
+
+    def join(self, federation: bytes) -> Federation:
+        """Take part as a member; rounds start when all members have joined. Safe to repeat."""
+        return Federation.parse(self.connection.request("PUT", f"{_path(federation)}/membership").body)
+
+    def work(self) -> tuple[WorkItem, ...]:
+        """Every running attempt of the caller's federations; cheap, so that it can be asked often."""
+        return Fields("work", self.connection.get("/v1/work")).items("items", WorkItem.parse)
+
+    def messages(self, federation: bytes, round_number: int, attempt: int, stage: Stage) -> tuple[Envelope, ...]:
+        """What counts of a closed stage; no signature is checked here.
+
+        Raises:
+            ServiceError: 409 while the stage is open, and when the attempt is over.
+        """
+        path = f"{_path(federation)}/rounds/{round_number}/attempts/{attempt}/messages/{stage}"
+        return Fields("messages", self.connection.get(path)).items("messages", lambda value: Envelope.parse(canonical_json(value)))
+
+    def send(self, federation: bytes, round_number: int, attempt: int, message: Envelope) -> None:
+        """Hand in a signed message; the same one again changes nothing.
+
+        Raises:
+            ServiceError: 409 `equivocation` if another message of this stage came before, `stage-closed` if it is over.
+        """
+        path = f"{_path(federation)}/rounds/{round_number}/attempts/{attempt}/messages/{message.stage}"
+        self.connection.request("PUT", path, content=message.to_bytes(), headers={"Content-Type": "application/json"})
+
+    def model(self, federation: bytes) -> bytes:
+        """The newest global model file; compare its record with the manifest's.
+
+        Raises:
+            DigestMismatchError: it was damaged on the way.
+        """
+        return _checked(self.connection.request("GET", f"{_path(federation)}/model", max_bytes=MAX_MODEL_BYTES))
+
+    def result(self, federation: bytes) -> bytes:
+        """The result document of a statistic in canonical JSON; its SHA-256 is the model that the round put on chain.
+
+        Raises:
+            ServiceError: 404 before its round is finished.
+            DigestMismatchError: it was damaged on the way.
+        """
+        return _checked(self.connection.request("GET", f"{_path(federation)}/result"))
+
+    def rounds(self, federation: bytes) -> tuple[RoundRecord, ...]:
+        """Attempts that are over, in their order."""
+        return Fields("rounds", self.connection.get(f"{_path(federation)}/rounds")).items("items", RoundRecord.parse)
+
+
+def _path(federation: bytes) -> str:
+    return f"/v1/federations/{to_hex(federation)}"
 
 
 def _member(value: Any) -> str:
@@ -93,3 +249,13 @@ def _member(value: Any) -> str:
         return checksum_address(value)
     except EncodingError as error:
         raise MalformedMessageError(f"federation: {error}") from error
+
+
+def _checked(answer: Answer) -> bytes:
+    header = answer.headers.get("content-digest")
+    if header is None:
+        raise MalformedMessageError("expected a Content-Digest with a file, got none")
+    announced = parse_content_digest(header)
+    if sha256(answer.raw) != announced:
+        raise DigestMismatchError("downloaded file", announced, sha256(answer.raw))
+    return answer.raw

@@ -5,6 +5,11 @@ from fastapi import FastAPI
 from services.aggregator.routes import router
 from services.aggregator.settings import AggregatorSettings
 from services.foundation.assembly import create_api
+from services.foundation.relays import relay_progress_router, relay_router
+from services.foundation.uploads import upload_router
+
+# Calls that the aggregator sends as they are; foundings come with their configs (`POST /v1/federations`).
+DOORS = {"FederationRegistry": ("commitUpdate", "close")}
 
 
 def create_app(settings: AggregatorSettings | None = None) -> FastAPI:
@@ -13,5 +18,5 @@ def create_app(settings: AggregatorSettings | None = None) -> FastAPI:
         settings or AggregatorSettings.from_environment(),
         title="Rexis aggregator",
         summary="Federations of institutions, with thresholds under which no single update can be seen.",
-        routers=[router],
+        routers=[upload_router(), router, relay_router(DOORS), relay_progress_router()],
     )

@@ -1,7 +1,34 @@
-"""The aggregator's background process: `python -m services.aggregator.background`. It has no jobs of its own yet."""
+"""The aggregator's background process: `python -m services.aggregator.background`.
 
+It relays calls, indexes the chain, carries the rounds, and deletes masked vectors whose round is over.
+"""
+
+from sqlalchemy import Engine
+
+from services.aggregator.projection import FederationProjection
+from services.aggregator.registry_calls import Registry
+from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
-from services.foundation.assembly import run_service_background
+from services.foundation.assembly import chain_jobs, deployment_of, relayer, run_service_background
+from services.foundation.background import Job
+from services.foundation.objects import open_store
+from services.foundation.uploads import reap_uploads
+
+PROJECTIONS = (FederationProjection(),)
+ROUNDS_TICK_S = 0.25
+REAP_S = 5.0
+
+
+def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
+    """Everything periodic of the aggregator; raises as `chain_jobs` and `deployment_of` do."""
+    objects = open_store(settings.object_store_url)
+    rounds = Rounds(engine, objects, Registry.of(deployment_of(settings)), relayer(settings))
+    return [
+        *chain_jobs(settings, engine, PROJECTIONS),
+        Job("rounds", ROUNDS_TICK_S, rounds.run_once),
+        Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
+    ]
+
 
 if __name__ == "__main__":
-    run_service_background(AggregatorSettings, lambda _settings, _engine: [])
+    run_service_background(AggregatorSettings, jobs)

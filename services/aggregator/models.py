@@ -1,9 +1,13 @@
-"""Tables of the aggregator."""
+"""Tables of the aggregator.
+
+`onchain_federation`, `onchain_round` and `onchain_commitment` are projections of the FederationRegistry's events: nothing but the chain
+index writes them. What the aggregator itself decided stands beside them, so that the two can be compared at every step.
+"""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from services.foundation.database import NAMING, Instant
@@ -15,24 +19,34 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
+class Account(Base):
+    """The address that this aggregator signs and pays with; its background process has the key and writes the one row."""
+
+    __tablename__ = "aggregator_account"
+
+    address: Mapped[str] = mapped_column(String(42), primary_key=True)
+
+
 class Federation(Base):
-    """A consortium and the rules of its rounds; immutable once founded."""
+    """A federation by its id on chain, 0x and 64 digits.
+
+    founding → inviting → running → finished, or failed with a reason. `round` is the one that runs or ran last, `model` the newest global
+    model's record (of a statistic its digest), `intent_key` the founder's relayed call, `result` a statistic's canonical document.
+    """
 
     __tablename__ = "federation"
-    __table_args__ = (
-        CheckConstraint("min_survivors >= threshold", name="survivors_reach_threshold"),
-        Index(None, "created_at", "id"),
-    )
+    __table_args__ = (Index(None, "created_at", "id"),)
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    id: Mapped[str] = mapped_column(String(66), primary_key=True)
     founder: Mapped[str] = mapped_column(String(42), index=True)
-    name: Mapped[str] = mapped_column(String(120))
-    collusion_bound: Mapped[int]
-    threshold: Mapped[int]
-    min_survivors: Mapped[int]
-    strategy: Mapped[str] = mapped_column(String(32))
-    model_spec: Mapped[dict[str, Any]] = mapped_column(JSON)
-    spec_digest: Mapped[str] = mapped_column(String(66))
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    round: Mapped[int]
+    rounds_total: Mapped[int]
+    model: Mapped[str] = mapped_column(String(66))
+    intent_key: Mapped[str] = mapped_column(String(200))
+    result: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
     created_at: Mapped[datetime] = mapped_column(Instant)
 
     members: Mapped[list["Member"]] = relationship(order_by="Member.position", lazy="selectin", cascade="all, delete-orphan")
@@ -42,8 +56,110 @@ class Member(Base):
     """An institution of a federation's roster. `position` counts from 1 and is its x coordinate in secret sharing."""
 
     __tablename__ = "federation_member"
-    __table_args__ = (UniqueConstraint("federation_id", "address"),)
 
     federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    address: Mapped[str] = mapped_column(String(42), index=True)
+    address: Mapped[str] = mapped_column(String(42), primary_key=True, index=True)
+    position: Mapped[int]
+    joined_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class GlobalModel(Base):
+    """A model file in the object store: what `round` made; 0 is the one that the founder brought. `file_digest` is its SHA-256."""
+
+    __tablename__ = "global_model"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    record: Mapped[str] = mapped_column(String(66))
+    object_key: Mapped[str] = mapped_column(String(200))
+    size: Mapped[int] = mapped_column(BigInteger)
+    file_digest: Mapped[str] = mapped_column(String(66))
+
+
+class Attempt(Base):
+    """One attempt at one round; `rexis.secagg.Coordinator` is rebuilt from its messages and its stage.
+
+    `tries` counts the calls for the step on chain that the stage waits for. The columns from `survivors` on are filled as the sum is
+    agreed on and opened.
+    """
+
+    __tablename__ = "attempt"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str] = mapped_column(String(16), index=True)
+    stage_since: Mapped[datetime] = mapped_column(Instant)
+    reason: Mapped[str | None] = mapped_column(Text)
+    tries: Mapped[int]
+    manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
+    manifest_digest: Mapped[str] = mapped_column(String(66))
+    ctx: Mapped[str] = mapped_column(String(66), unique=True)
+    base_model: Mapped[str] = mapped_column(String(66))
+    opened_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+    survivors: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    survivors_hash: Mapped[str | None] = mapped_column(String(66))
+    masked_record: Mapped[str | None] = mapped_column(String(66))
+    aggregate: Mapped[str | None] = mapped_column(String(66))
+    model: Mapped[str | None] = mapped_column(String(66))
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class RoundMessage(Base):
+    """A participant's signed message of one stage. When the attempt is over its body is forgotten; the digest still knows it again."""
+
+    __tablename__ = "round_message"
+    __table_args__ = (
+        ForeignKeyConstraint(["federation_id", "round", "attempt"], ["attempt.federation_id", "attempt.round", "attempt.number"]),
+    )
+
+    federation_id: Mapped[str] = mapped_column(String(66), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str] = mapped_column(String(16), primary_key=True)
+    sender: Mapped[str] = mapped_column(String(42), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(66))
+    body: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+
+
+class OnchainFederation(Base):
+    """A federation as the chain has it."""
+
+    __tablename__ = "onchain_federation"
+
+    id: Mapped[str] = mapped_column(String(66), primary_key=True)
+    founder: Mapped[str] = mapped_column(String(42))
+    config_hash: Mapped[str] = mapped_column(String(66))
+    created_transaction: Mapped[str] = mapped_column(String(66))
+    closed_by: Mapped[str | None] = mapped_column(String(42))
+
+
+class OnchainRound(Base):
+    """One attempt at one round as the chain has it; what has not happened is NULL."""
+
+    __tablename__ = "onchain_round"
+
+    federation_id: Mapped[str] = mapped_column(String(66), primary_key=True)
+    round: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    manifest_hash: Mapped[str] = mapped_column(String(66))
+    base_model: Mapped[str] = mapped_column(String(66))
+    opened_transaction: Mapped[str] = mapped_column(String(66))
+    survivors_hash: Mapped[str | None] = mapped_column(String(66))
+    masked_record: Mapped[str | None] = mapped_column(String(66))
+    accumulator: Mapped[str | None] = mapped_column(String(66))
+    fixed_transaction: Mapped[str | None] = mapped_column(String(66))
+    model: Mapped[str | None] = mapped_column(String(66))
+    finalised_transaction: Mapped[str | None] = mapped_column(String(66))
+    abandoned_transaction: Mapped[str | None] = mapped_column(String(66))
+
+
+class OnchainCommitment(Base):
+    """That a participant committed to its update in the attempt with this context."""
+
+    __tablename__ = "onchain_commitment"
+
+    ctx: Mapped[str] = mapped_column(String(66), primary_key=True)
+    participant: Mapped[str] = mapped_column(String(42), primary_key=True)
+    commitment: Mapped[str] = mapped_column(String(66))

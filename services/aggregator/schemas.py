@@ -1,89 +1,117 @@
 """HTTP bodies of the aggregator."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from rexis.encoding import checksum_address
-from rexis.secagg.thresholds import MIN_PARTICIPANTS
-from services.aggregator.federations import MAX_MEMBERS
+from rexis.encoding import to_hex
+from rexis.protocol.secagg_messages import Envelope
 from services.aggregator.models import Federation
-
-Address = Annotated[
-    str, AfterValidator(checksum_address), Field(max_length=42, description="Ethereum address: lower case, or with its EIP-55 checksum")
-]
-Strategy = Literal["fedavg", "fedprox", "fedadam", "scaffold"]
+from services.foundation.relays import RelayedCallBody, Signature
 
 ROSTER = [
-    "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
-    "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
-    "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
     "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
+    "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+    "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+    "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
 ]
-RULES: dict[str, Any] = {
+FOUNDER, AGGREGATOR = "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+CONFIG: dict[str, Any] = {
+    "version": 1,
     "name": "Heart disease, four hospitals",
-    "roster": ROSTER,
+    "kind": "training",
+    "founder": FOUNDER,
+    "members": [{"address": address, "dataset": number} for number, address in enumerate(ROSTER, start=1)],
+    "aggregators": [AGGREGATOR],
+    "quorum": 1,
     "collusion_bound": 1,
     "threshold": 3,
     "min_survivors": 3,
-    "strategy": "fedavg",
-    "model_spec": {"version": 1, "family": "mlp", "config": {"inputs": 13, "hidden": [16], "outputs": 1, "activation": "relu"}},
+    "purpose": 6,
+    "features": {
+        "version": 1,
+        "inputs": [{"column": "age", "kind": "number"}, {"column": "sex", "kind": "levels", "levels": ["Male"]}],
+        "target": {"column": "num", "above": "0"},
+    },
+    "stage_s": 60,
+    "training": {
+        "model": {"version": 1, "family": "logistic", "config": {"inputs": 2, "outputs": 1}},
+        "rounds": 10,
+        "steps": 5,
+        "learning_rate": "0.5",
+        "batch_size": None,
+        "proximal": "0",
+        "clipping_norm": "5",
+        "weight_cap": 300,
+        "weight_band": 25,
+        "standardisation": None,
+    },
+    "statistics": None,
 }
+DIGEST = "0x" + 64 * "a"
+FEDERATION: dict[str, Any] = {
+    "id": DIGEST,
+    "config": CONFIG,
+    "state": "running",
+    "reason": None,
+    "joined": ROSTER,
+    "round": 3,
+    "rounds_total": 10,
+    "model": DIGEST,
+    "created_at": "2026-11-20T09:30:00Z",
+}
+CALL: dict[str, Any] = {"from": FOUNDER, "to": AGGREGATOR, "gas": "900000", "nonce": "1", "deadline": "1795000000", "data": "0x00"}
 
 
-class FederationRules(BaseModel):
-    """What a founder decides; nothing of it changes afterwards.
+class AccountView(BaseModel):
+    """Who this aggregator is on chain."""
+
+    address: str
+    chain_id: int
+    registry: str = Field(description="address of the FederationRegistry")
+
+
+class FoundingBody(BaseModel):
+    """A config, and the founder's signed call of `FederationRegistry.create` whose arguments are exactly the config's.
 
     Rules: threshold ≥ floor((n + collusion_bound) / 2) + 1 and min_survivors ≥ max(threshold, collusion_bound + 2), both ≤ n.
     """
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [RULES]})
-
-    name: str = Field(min_length=1, max_length=120)
-    roster: list[Address] = Field(
-        min_length=MIN_PARTICIPANTS, max_length=MAX_MEMBERS, description="members in the order of their positions 1..n in secret sharing"
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"config": CONFIG, "request": CALL, "signature": "0x" + 130 * "0", "initial_model": 32 * "a"}]},
     )
-    collusion_bound: int = Field(ge=0, le=MAX_MEMBERS, description="t_c: how many members may collude with the aggregator")
-    threshold: int = Field(ge=1, le=MAX_MEMBERS, description="t: members whose shares open a masked sum")
-    min_survivors: int = Field(ge=2, le=MAX_MEMBERS, description="fewest inputs of a sum that may be opened; never lowered in a round")
-    strategy: Strategy
-    model_spec: dict[str, Any] = Field(description="declarative model specification: version, family, config; never code")
+
+    config: dict[str, Any] = Field(description="federation config; SHA-256 of its canonical JSON is configHash on chain")
+    request: RelayedCallBody
+    signature: Signature
+    initial_model: str | None = Field(
+        pattern="^[0-9a-f]{32}$", description="complete upload of the model file that round 1 starts from; null for a statistic"
+    )
 
 
-class FederationView(FederationRules):
+class FederationView(BaseModel):
     """A federation as its founder and members see it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "b2c5f3a0d7f44d0c9b6a0f5c2f1f7f10",
-                    "founder": ROSTER[0],
-                    "spec_digest": "0x" + 64 * "0",
-                    "created_at": "2026-11-20T09:30:00Z",
-                    **RULES,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [FEDERATION]})
 
     id: str
-    founder: str
-    spec_digest: str = Field(
-        description="digest of the model specification with its ordered names and shapes; leaf 0 of every model record"
-    )
+    config: dict[str, Any]
+    state: Literal["founding", "inviting", "running", "finished", "failed"]
+    reason: str | None = Field(description="why it failed")
+    joined: list[str]
+    round: int = Field(description="the one that runs, or ran last; 0 before the first")
+    rounds_total: int
+    model: str = Field(description="record of the newest global model; of a statistic its digest")
     created_at: datetime
 
     @classmethod
-    def of(cls, federation: Federation) -> "FederationView":
+    def of(cls, federation: Federation) -> Self:
         """The view of a row."""
-        return cls.model_validate(
-            {
-                **{column.name: getattr(federation, column.name) for column in federation.__table__.columns},
-                "roster": [member.address for member in federation.members],
-            }
-        )
+        joined = [member.address for member in federation.members if member.joined_at is not None]
+        columns = {name: getattr(federation, name) for name in cls.model_fields if name != "joined"}
+        return cls.model_validate({**columns, "joined": joined})
 
 
 class FederationPage(BaseModel):
@@ -91,3 +119,98 @@ class FederationPage(BaseModel):
 
     items: list[FederationView]
     next_cursor: str | None = Field(description="pass it as `cursor` for the next page; null on the last one")
+
+
+class WorkItem(BaseModel):
+    """A running attempt of one of the caller's federations."""
+
+    federation: str
+    round: int
+    attempt: int
+    stage: Literal["opening", "keys", "shares", "masked", "fixing", "unmask", "finalising"]
+    manifest: dict[str, Any]
+    due: bool = Field(description="the caller could send its message of this stage, and has not")
+    commitment_due: bool = Field(description="a commitment of the caller's would still count, and none is on chain yet")
+
+
+class WorkView(BaseModel):
+    """Everything that runs."""
+
+    items: list[WorkItem]
+
+
+class EnvelopeBody(BaseModel):
+    """A signed message (wire formats, section 5); on its way in it is in canonical JSON (RFC 8785)."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 1,
+                    "stage": "keys",
+                    "ctx": DIGEST,
+                    "sender": ROSTER[0],
+                    "payload": {"position": 1, "mask": DIGEST, "encryption": "0x" + 64 * "b"},
+                    "signature": "0x" + 130 * "0",
+                }
+            ]
+        },
+    )
+
+    version: Literal[1]
+    stage: Literal["keys", "shares", "masked", "survivors", "unmask"]
+    ctx: str = Field(pattern="^0x[0-9a-f]{64}$")
+    sender: str = Field(max_length=42)
+    payload: dict[str, Any]
+    signature: str = Field(pattern="^0x[0-9a-f]{130}$")
+
+    @classmethod
+    def of(cls, envelope: Envelope) -> Self:
+        """The view of a message."""
+        return cls(
+            version=1,
+            stage=envelope.stage.value,
+            ctx=to_hex(envelope.ctx),
+            sender=envelope.sender,
+            payload=dict(envelope.payload),
+            signature=to_hex(envelope.signature),
+        )
+
+
+class MessagesView(BaseModel):
+    """Messages of one stage, ascending by sender."""
+
+    messages: list[EnvelopeBody]
+
+
+class RoundTransactions(BaseModel):
+    """Where the steps of an attempt stand on chain."""
+
+    opened: str | None
+    fixed: str | None
+    finalised: str | None
+    abandoned: str | None
+
+
+class RoundView(BaseModel):
+    """An attempt at a round that is over."""
+
+    round: int
+    attempt: int
+    state: Literal["finished", "aborted"]
+    reason: str | None = Field(description="why it was aborted")
+    survivors: list[str] = Field(description="whose updates the sum holds, as fixed on chain")
+    base_model: str
+    model: str | None
+    aggregate: str | None = Field(description="digest of the sum")
+    metrics: dict[str, Any] | None
+    opened_at: datetime
+    finished_at: datetime
+    transactions: RoundTransactions
+
+
+class RoundsView(BaseModel):
+    """What rounds made."""
+
+    items: list[RoundView]

@@ -1,9 +1,9 @@
 """Settings of the aggregator."""
 
-from services.foundation.settings import ServiceSettings
+from services.foundation.settings import RelayerSettings
 
 
-class AggregatorSettings(ServiceSettings):
-    """Nothing beyond what every service needs: the aggregator writes nothing to the chain yet."""
+class AggregatorSettings(RelayerSettings):
+    """Nothing beyond what every service needs that writes to the chain: its account is the aggregator that federations name."""
 
     service = "aggregator"

@@ -1,0 +1,146 @@
+"""From the survivors' stored vectors to the result of a round: sum, unmask, decode, and the new model or the statistic.
+
+Reading, computing and recording are three steps, and only the last one changes the database. Whoever is killed between them does the same
+again: the sum is exact and every file has one form, so a second run gives the same bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from rexis.encoding import canonical_json, sha256, to_hex
+from rexis.errors import EncodingError, ProtocolError, VerificationError
+from rexis.protocol.batch import READ_BYTES
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_rounds import NO_METRICS
+from rexis.protocol.secagg_messages import Stage
+from rexis.secagg.blocks import vector_digest
+from rexis.secagg.coordinator import Coordinator
+from rexis.secagg.masks import RingVector
+from rexis.secagg.payloads import decode_moments, decode_update
+from services.aggregator import attempts, global_models
+from services.aggregator.attempts import Phase
+from services.aggregator.global_models import ModelFile
+from services.aggregator.models import Attempt, Federation, GlobalModel
+from services.aggregator.registry_calls import Calls
+from services.foundation.database import transaction
+from services.foundation.objects import ObjectStore
+from services.foundation.problems import Problem
+from services.foundation.uploads import StoredUpload, open_upload
+
+log = structlog.get_logger(__name__)
+
+# What says that this attempt can give no sum, whoever tries again; a store or database that does not answer is not among them.
+HOPELESS = (ProtocolError, VerificationError, EncodingError, Problem, FileNotFoundError)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
+
+    config: FederationConfig
+    coordinator: Coordinator
+    uploads: Mapping[str, StoredUpload]
+    base: GlobalModel | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round made.
+
+    Attributes:
+        aggregate: digest of the sum, 32 bytes.
+        model: record of the new model, or digest of the statistic, 32 bytes.
+        metrics: canonical document, None for a statistic.
+        file: the new model; None for a statistic.
+        document: the statistic's result in canonical JSON; None for training.
+    """
+
+    aggregate: bytes
+    model: bytes
+    metrics: dict[str, Any] | None
+    file: ModelFile | None
+    document: bytes | None
+
+
+def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
+    """Open the sum of the federation's newest attempt and have the result recorded on chain, or abort the attempt with a reason.
+
+    Raises:
+        UnavailableError: the store does not answer; nothing was changed.
+    """
+    reason, outcome, key = "", None, ""
+    try:
+        with transaction(engine, read_only=True) as session:
+            opening = _gather(session, calls, federation_id)
+        if opening is None:
+            return
+        outcome = _compute(objects, opening)
+        if outcome.file is not None:
+            key = global_models.keep(objects, federation_id, outcome.file)
+    except HOPELESS as error:
+        reason = f"stage unmask: {error}"
+    with transaction(engine) as session:
+        federation = session.get_one(Federation, federation_id, with_for_update=True)
+        attempt = attempts.latest(session, federation, for_update=True)
+        if attempt is None or attempt.stage != Phase.UNMASK:
+            return
+        if outcome is None or reason:
+            attempts.end(session, attempt, Phase.ABORTED, reason)
+            return
+        _record(session, calls, federation, attempt, outcome, key)
+
+
+def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | None:
+    federation = session.get_one(Federation, federation_id)
+    attempt = attempts.latest(session, federation)
+    if attempt is None or attempt.stage != Phase.UNMASK:
+        return None
+    config = FederationConfig.parse(federation.config)
+    coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
+    announced = attempts.messages_of(session, attempt, Stage.MASKED)
+    uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
+    base = None if config.training is None else global_models.current(session, federation)
+    return Opening(config, coordinator, uploads, base)
+
+
+def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
+    masked_sum = opening.coordinator.masked_sum()
+    for sender in masked_sum.missing:
+        masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
+    total = opening.coordinator.unmask(masked_sum)
+    return _decoded(objects, opening, total, vector_digest(total))
+
+
+def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregate: bytes) -> Outcome:
+    plan = opening.config.training
+    if plan is None or opening.base is None:
+        moments = decode_moments(opening.config, total)
+        return Outcome(aggregate, moments.digest, None, None, canonical_json(moments.document()))
+    update = decode_update(opening.config, total)
+    file = global_models.updated(global_models.weights(objects, opening.base, plan.model), update.delta, plan.model)
+    return Outcome(aggregate, file.record, update.metrics(), file, None)
+
+
+def _record(session: Session, calls: Calls, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
+    chain = attempts.onchain(session, attempt)
+    if chain is None or chain.survivors_hash is None:
+        return  # the chain was reorganised meanwhile: the sum is opened again when it stands there again
+    attempts.enter(attempt, Phase.FINALISING)
+    attempt.aggregate, attempt.model, attempt.metrics = to_hex(outcome.aggregate), to_hex(outcome.model), outcome.metrics
+    federation.result = outcome.document
+    if outcome.file is not None:
+        global_models.record(session, federation.id, attempt.round, outcome.file, key)
+    metrics = NO_METRICS if outcome.metrics is None else sha256(canonical_json(outcome.metrics))
+    calls.finalise(session, attempt, chain, aggregate=outcome.aggregate, model=outcome.model, metrics=metrics)
+    log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
+
+
+def _pieces(upload: StoredUpload, objects: ObjectStore) -> Iterator[bytes]:
+    with upload.open(objects) as content:
+        while piece := content.read(READ_BYTES):
+            yield piece

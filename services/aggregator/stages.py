@@ -1,0 +1,175 @@
+"""What is next in an attempt: a stage to close, a fact of the chain to take in, or a call to promise.
+
+`next_step` reads; the step that it returns writes. Whoever runs it decides again in the transaction that writes, so that two processes,
+or one that was killed in between, take each step once.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from rexis.encoding import to_hex
+from rexis.errors import ProtocolError, VerificationError
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.manifest import Manifest
+from rexis.protocol.secagg_messages import Stage
+from services.aggregator import attempts
+from services.aggregator.attempts import Phase
+from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
+from services.aggregator.registry_calls import Calls, failure_of, is_promised
+from services.foundation.outbox.transactions import ChainIntent
+
+Step = Callable[[], None]
+MAX_OPENINGS = 3
+# The chain's clock may be behind ours: a call that came too early is tried again, each time after a longer pause.
+LONGEST_PAUSE_S = 30.0
+_BEFORE = {Stage.SHARES: Stage.KEYS, Stage.MASKED: Stage.SHARES}
+
+
+def next_step(session: Session, calls: Calls, federation: Federation, attempt: Attempt, instant: datetime) -> Step | None:
+    """The step that is due in an attempt that runs, or None. Opening the sum is not among them: see `is_answered`."""
+    chain = attempts.onchain(session, attempt)
+    phase = Phase(attempt.stage)
+    if chain is not None and chain.abandoned_transaction is not None:
+        return lambda: attempts.end(session, attempt, Phase.ABORTED, "a member abandoned it on chain after its deadline")
+    match phase:
+        case Phase.OPENING:
+            return _opening(session, calls, federation, attempt, chain)
+        case Phase.KEYS | Phase.SHARES | Phase.MASKED:
+            return _sending(session, calls, federation, attempt, instant)
+        case Phase.FIXING:
+            return _fixing(session, calls, federation, attempt, chain, instant)
+        case Phase.FINALISING:
+            return _finalising(session, attempt, chain)
+        case _:
+            return None
+
+
+def is_answered(session: Session, federation: Federation, attempt: Attempt, instant: datetime) -> bool:
+    """Whether the sum can be opened: every survivor gave its shares, or the time for it is over."""
+    if attempt.stage != Phase.UNMASK or attempt.survivors is None:
+        return False
+    # A stage that began late, because the chain was slow, is not shorter for it.
+    seconds = FederationConfig.parse(federation.config).stage_s
+    deadline = max(Manifest.parse(attempt.manifest).deadlines.unmask, int(attempt.stage_since.timestamp()) + seconds)
+    return _senders(session, attempt, Stage.UNMASK) >= set(attempt.survivors) or attempts.is_over(deadline, instant)
+
+
+def committed(session: Session, attempt: Attempt) -> set[str]:
+    """Participants whose commitment in this attempt is on chain."""
+    return set(session.scalars(select(OnchainCommitment.participant).where(OnchainCommitment.ctx == attempt.ctx)))
+
+
+def may_retry(failure: ChainIntent, attempt: Attempt, instant: datetime) -> bool:
+    """Whether enough time has passed since a call failed that came too early."""
+    return (instant - failure.state_since).total_seconds() >= min(1.0 + attempt.tries, LONGEST_PAUSE_S)
+
+
+def detail_of(failure: ChainIntent) -> str:
+    """Why a call failed."""
+    return str((failure.error or {}).get("detail", "the call failed"))
+
+
+def _opening(session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None) -> Step | None:
+    if chain is not None:
+        if (chain.manifest_hash, chain.base_model) != (attempt.manifest_digest, attempt.base_model):
+            reason = f"the chain opened it with manifest {chain.manifest_hash} on model {chain.base_model}"
+            return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+        return lambda: attempts.enter(attempt, Phase.KEYS)
+    failure = failure_of(session, attempt, "openRound")
+    if failure is None:
+        return None
+    if attempt.tries + 1 < MAX_OPENINGS:
+        return lambda: attempts.begin_again(session, calls, federation, attempt)
+    reason = f"it could not be opened on chain: {detail_of(failure)}"
+    return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+
+
+def _sending(session: Session, calls: Calls, federation: Federation, attempt: Attempt, instant: datetime) -> Step | None:
+    stage = Stage(attempt.stage)
+    sent = _senders(session, attempt, stage)
+    if stage is Stage.MASKED:
+        sent &= committed(session, attempt)
+    due = _senders(session, attempt, _BEFORE[stage]) if stage in _BEFORE else {member.address for member in federation.members}
+    deadline = getattr(Manifest.parse(attempt.manifest).deadlines, stage.value)
+    if due - sent and not attempts.is_over(deadline, instant):
+        return None
+    return lambda: _close(session, calls, federation, attempt, stage)
+
+
+def _close(session: Session, calls: Calls, federation: Federation, attempt: Attempt, stage: Stage) -> None:
+    if stage is Stage.MASKED:
+        _drop_uncommitted(session, attempt)
+    try:
+        coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
+        if stage is Stage.KEYS:
+            coordinator.close_keys()
+            attempts.enter(attempt, Phase.SHARES)
+        elif stage is Stage.SHARES:
+            coordinator.close_shares()
+            attempts.enter(attempt, Phase.MASKED)
+        else:
+            coordinator.close_masked()
+            survivors = coordinator.survivors
+            attempt.survivors = coordinator.terms.addresses(survivors.positions)
+            attempt.survivors_hash, attempt.masked_record = to_hex(survivors.fixed.survivors), to_hex(survivors.fixed.masked)
+            attempts.enter(attempt, Phase.FIXING)
+    except (ProtocolError, VerificationError) as error:
+        attempts.end(session, attempt, Phase.ABORTED, f"stage {stage}: {error}")
+
+
+def _drop_uncommitted(session: Session, attempt: Attempt) -> None:
+    """A vector whose owner committed to nothing is not in the sum, and leaves no trace."""
+    there = committed(session, attempt)
+    for message in attempts.messages_of(session, attempt, Stage.MASKED):
+        if message.sender not in there:
+            attempts.discard_vector(session, message)
+            one = (*attempts.rows_of(attempt), RoundMessage.stage == Stage.MASKED.value, RoundMessage.sender == message.sender)
+            session.execute(delete(RoundMessage).where(*one))
+
+
+def _fixing(
+    session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime
+) -> Step | None:
+    if chain is not None and chain.survivors_hash is not None:
+        if (chain.survivors_hash, chain.masked_record) != (attempt.survivors_hash, attempt.masked_record):
+            reason = f"the chain fixed other survivors than this aggregator asked for: {chain.survivors_hash}"
+            return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+        return lambda: attempts.enter(attempt, Phase.UNMASK)
+    due = Manifest.parse(attempt.manifest).deadlines
+    if not is_promised(session, attempt, "fixSurvivors"):
+        # Nobody may be left out while the chain still takes commitments.
+        whole = len(attempt.survivors or ()) == len(federation.members)
+        return (lambda: calls.fix_survivors(session, attempt)) if whole or attempts.is_over(due.masked, instant) else None
+    failure = failure_of(session, attempt, "fixSurvivors")
+    if failure is None:
+        return None
+    if (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(due.abandon, instant):
+        return (lambda: _fix_again(session, calls, attempt)) if may_retry(failure, attempt, instant) else None
+    reason = f"the survivors could not be fixed on chain: {detail_of(failure)}"
+    return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+
+
+def _fix_again(session: Session, calls: Calls, attempt: Attempt) -> None:
+    attempt.tries += 1
+    calls.fix_survivors(session, attempt)
+
+
+def _finalising(session: Session, attempt: Attempt, chain: OnchainRound | None) -> Step | None:
+    if chain is not None and chain.model is not None:
+        if chain.model != attempt.model:
+            reason = f"the chain has the model {chain.model} as its result, this aggregator computed {attempt.model}"
+            return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+        return lambda: attempts.end(session, attempt, Phase.FINISHED)
+    failure = failure_of(session, attempt, "finalise")
+    if failure is None:
+        return None
+    reason = f"the result could not be recorded on chain: {detail_of(failure)}"
+    return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+
+
+def _senders(session: Session, attempt: Attempt, stage: Stage) -> set[str]:
+    query = select(RoundMessage.sender).where(*attempts.rows_of(attempt), RoundMessage.stage == stage.value)
+    return set(session.scalars(query))

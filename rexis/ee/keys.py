@@ -17,10 +17,10 @@ from rexis.ee.sites import RULES, Mode, Site, SiteKey
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, PrivacyError
 from rexis.models.builders import describe
+from rexis.models.knowledge import Knowledge, protection
 from rexis.models.spec import ModelSpec
 
 Suite = Literal["dense", "permutation"]
-Knowledge = Literal["private", "members", "public"]
 
 MAX_EPOCH = 1 << 32
 
@@ -65,7 +65,7 @@ class Key:
     @property
     def protection(self) -> str:
         """What may be said of a job under this key: "keyed transformation", or "obfuscation only" if others hold the plain weights."""
-        return "keyed transformation" if self.knowledge == "private" else "obfuscation only"
+        return protection(self.knowledge)
 
     @cached_property
     def site_keys(self) -> Mapping[str, SiteKey]:

@@ -1,1 +1,1 @@
-"""What an auditor re-computes. Needs torch; reached only from a verifier's worker and from `rexis verify`."""
+"""What an auditor re-computes. Executing needs torch, comparing files does not; reached only from `rexis verify`."""

@@ -12,6 +12,6 @@ def create_app(settings: VerifierSettings | None = None) -> FastAPI:
     return create_api(
         settings or VerifierSettings.from_environment(),
         title="Rexis verifier",
-        summary="Inference receipts signed by providers, kept for whoever holds them to it.",
+        summary="Inference receipts signed by providers, kept and committed on chain for whoever holds them to it.",
         routers=[router],
     )

@@ -10,8 +10,8 @@ from rexis.protocol.receipt_signature import receipt_message, verify_receipt
 from services.foundation.assembly import connected_chain
 from services.foundation.database import SessionDep
 from services.foundation.sign_in import CallerDep, check_wallet_signature
-from services.verifier import receipts
-from services.verifier.models import StoredReceipt
+from services.verifier import batches, receipts
+from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
 from services.verifier.schemas import Address, Hex32, ReceiptBody
 
 
@@ -37,5 +37,12 @@ def _readable_receipt(
     return receipts.readable(session, digest, caller.address, issuer=issuer)
 
 
+def _readable_batch(
+    session: SessionDep, caller: CallerDep, batch_id: Annotated[Hex32, Path(description="id of the batch")]
+) -> tuple[ReceiptBatch, CommittedBatch | None]:
+    return batches.readable(session, batch_id, caller.address)
+
+
 SignedReceiptDep = Annotated[Receipt, Depends(_signed_receipt)]
 ReadableReceiptDep = Annotated[StoredReceipt, Depends(_readable_receipt)]
+ReadableBatchDep = Annotated[tuple[ReceiptBatch, CommittedBatch | None], Depends(_readable_batch)]

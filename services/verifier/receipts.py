@@ -6,7 +6,7 @@ A receipt carries the salt of a commitment, so only its issuer and those who han
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from rexis.commitments import Receipt
@@ -31,9 +31,9 @@ def check_time(receipt: Receipt) -> None:
 
 
 def deposit(session: Session, receipt: Receipt, depositor: str) -> tuple[StoredReceipt, bool]:
-    """Keep a receipt whose signature was checked; returns the row and whether it is new.
+    """Keep a receipt whose signature was checked; returns the row and whether it is new. One that was set aside waits again.
 
-    Batch and index are not kept: the signature does not cover them, so only the chain can tell them.
+    Batch and index are not kept as given: the signature does not cover them, so only this verifier's batches can tell them.
 
     Raises:
         UnexpectedMessageError: the issuer signed the same claim before with another salt.
@@ -44,14 +44,23 @@ def deposit(session: Session, receipt: Receipt, depositor: str) -> tuple[StoredR
     stored = session.get(StoredReceipt, (digest, signed.issuer))
     is_new = stored is None
     if stored is None:
-        content = canonical_json(signed.to_json())
-        stored = StoredReceipt(digest=digest, issuer=signed.issuer, content=content, received_at=now())
+        content, instant = canonical_json(signed.to_json()), now()
+        stored = StoredReceipt(
+            digest=digest,
+            issuer=signed.issuer,
+            content=content,
+            received_at=instant,
+            model=to_hex(signed.model),
+            waiting_since=instant,
+        )
         session.add(stored)
         session.flush()
     elif replace(receipt_of(stored), signature=signed.signature) != signed:
         raise UnexpectedMessageError(
             f"receipt {digest}: {signed.issuer} signed this claim before with another salt; one of the two is false"
         )
+    elif stored.set_aside_at is not None:
+        stored.set_aside_at, stored.waiting_since = None, now()
     if session.get(Deposit, (digest, signed.issuer, depositor)) is None:
         session.add(Deposit(digest=digest, issuer=signed.issuer, depositor=depositor, deposited_at=now()))
         session.flush()
@@ -64,10 +73,7 @@ def readable(session: Session, digest: str, reader: str, *, issuer: str | None =
     Raises:
         Problem: 404 if there is none, 409 if several issuers signed the claim and `issuer` does not choose one.
     """
-    deposited = select(Deposit.depositor).where(
-        Deposit.digest == StoredReceipt.digest, Deposit.issuer == StoredReceipt.issuer, Deposit.depositor == reader
-    )
-    query = select(StoredReceipt).where(StoredReceipt.digest == digest, or_(StoredReceipt.issuer == reader, deposited.exists()))
+    query = select(StoredReceipt).where(StoredReceipt.digest == digest, may_read(reader))
     if issuer is not None:
         query = query.where(StoredReceipt.issuer == issuer)
     found = session.scalars(query.limit(2)).all()
@@ -78,6 +84,14 @@ def readable(session: Session, digest: str, reader: str, *, issuer: str | None =
     return found[0]
 
 
+def may_read(reader: str) -> ColumnElement[bool]:
+    """Condition on receipts: `reader` issued or handed it in."""
+    deposited = select(Deposit.depositor).where(
+        Deposit.digest == StoredReceipt.digest, Deposit.issuer == StoredReceipt.issuer, Deposit.depositor == reader
+    )
+    return or_(StoredReceipt.issuer == reader, deposited.exists())
+
+
 def receipt_of(stored: StoredReceipt) -> Receipt:
-    """The receipt in a row."""
+    """The receipt in a row, as it was signed: without batch and index."""
     return Receipt.parse(parse_canonical_json(stored.content, max_bytes=MAX_RECEIPT_BYTES))

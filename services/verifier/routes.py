@@ -4,26 +4,42 @@ from fastapi import APIRouter, Response
 
 from services.foundation.database import SessionDep
 from services.foundation.sign_in import CallerDep
-from services.verifier import receipts
-from services.verifier.dependencies import ReadableReceiptDep, SignedReceiptDep
-from services.verifier.schemas import ReceiptView
+from services.verifier import batches, receipts
+from services.verifier.dependencies import ReadableBatchDep, ReadableReceiptDep, SignedReceiptDep
+from services.verifier.schemas import BatchView, BundleBody, ReceiptView
 
-router = APIRouter(prefix="/v1/receipts", tags=["receipts"])
+router = APIRouter(prefix="/v1", tags=["receipts"])
 
 
-@router.post("", status_code=201, responses={200: {"model": ReceiptView, "description": "The receipt was here already"}})
+@router.post("/receipts", status_code=201, responses={200: {"model": ReceiptView, "description": "The receipt was here already"}})
 def deposit_receipt(receipt: SignedReceiptDep, caller: CallerDep, session: SessionDep, response: Response) -> ReceiptView:
     """Hand in an inference receipt that its issuer signed. Open to any account that signed in: the issuer or who got the receipt.
 
-    The same receipt twice is one receipt. `batch` and `index` are not kept, because the signature does not cover them.
+    The same receipt twice is one receipt. It waits until an owner vouches for its model on chain, and is then committed in a batch.
+    `batch` and `index` are not kept as given, because the signature does not cover them.
     """
     stored, is_new = receipts.deposit(session, receipt, caller.address)
     if not is_new:
         response.status_code = 200
-    return ReceiptView.of(stored)
+    return ReceiptView.of(stored, batches.standing(session, stored))
 
 
-@router.get("/{digest}")
-def get_receipt(stored: ReadableReceiptDep) -> ReceiptView:
+@router.get("/receipts/{digest}")
+def get_receipt(stored: ReadableReceiptDep, session: SessionDep) -> ReceiptView:
     """A receipt by its digest. Open to its issuer and to those who handed it in; to others it does not exist."""
-    return ReceiptView.of(stored)
+    return ReceiptView.of(stored, batches.standing(session, stored))
+
+
+@router.get("/receipts/{digest}/bundle", response_model=BundleBody)
+def get_receipt_bundle(stored: ReadableReceiptDep, session: SessionDep) -> Response:
+    """The receipt with the proof that its batch on chain holds it, to be checked offline by anyone whom its holder shows it to.
+
+    Open to whom the receipt is. Before the batch is on chain the answer is 409.
+    """
+    return Response(batches.bundle(session, stored).to_bytes(), media_type="application/json")
+
+
+@router.get("/batches/{batch_id}")
+def get_receipt_batch(batch: ReadableBatchDep) -> BatchView:
+    """A batch of receipts. Open to who issued or handed in one of its receipts; to others it does not exist."""
+    return BatchView.of(*batch)

@@ -1,9 +1,18 @@
 """Settings of the verifier."""
 
-from services.foundation.settings import ServiceSettings
+from pydantic import Field
+
+from services.foundation.settings import RelayerSettings
 
 
-class VerifierSettings(ServiceSettings):
-    """Nothing beyond what every service needs: the verifier reads the chain and writes nothing to it yet."""
+class VerifierSettings(RelayerSettings):
+    """When receipts are batched; the account of the relayer key is the operator of the batches.
+
+    Each batch is one transaction that the operator pays for, about 150,000 gas whatever it holds, and at most one per model is made in
+    `batch_seconds`: two seconds suit a local chain, a minute or more one that costs.
+    """
 
     service = "verifier"
+
+    batch_receipts: int = Field(default=256, ge=1, le=65_536, description="a batch is made as soon as so many receipts of a model wait")
+    batch_seconds: float = Field(default=2.0, gt=0, description="or as soon as one has waited so long")

@@ -16,48 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from rexis.agent.journal_schema import SCRIPTS
 from rexis.agent.sealing import WORK_FACTOR, Lock, Sealer
 from rexis.encoding import canonical_json, to_hex
 from rexis.errors import ConfigurationError, KeyFileError
 
-VERSION = 1
+VERSION = len(SCRIPTS)
 BUSY_TIMEOUT_S = 30.0
-
-_SCHEMA = """
-CREATE TABLE lock (one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL, work_factor INTEGER NOT NULL, sealed_key BLOB NOT NULL);
-CREATE TABLE entry (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    detail TEXT NOT NULL
-);
-CREATE INDEX ix_entry_subject ON entry (subject, id);
-CREATE TRIGGER entry_is_append_only_on_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'journal entries are append-only'); END;
-CREATE TRIGGER entry_is_append_only_on_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'journal entries are append-only'); END;
-CREATE TABLE salts (
-    record BLOB PRIMARY KEY,
-    kind TEXT NOT NULL,
-    items INTEGER NOT NULL,
-    sealed BLOB NOT NULL
-);
-CREATE TABLE registration (
-    id INTEGER PRIMARY KEY,
-    owner TEXT NOT NULL,
-    chain_id INTEGER NOT NULL,
-    registry TEXT NOT NULL,
-    forwarder TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
-    content_root BLOB NOT NULL REFERENCES salts (record),
-    stage TEXT NOT NULL CHECK (stage IN ('prepared', 'signed', 'submitted', 'registered', 'failed')),
-    metadata BLOB NOT NULL,
-    policy BLOB NOT NULL,
-    request TEXT,
-    relay TEXT,
-    token_id INTEGER,
-    UNIQUE (owner, chain_id, registry, fingerprint)
-);
-"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +67,8 @@ class Journal:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             connection.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            # Deleted secrets are overwritten, not only forgotten.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
                 connection.execute(f"PRAGMA {pragma}")
             return cls(path, connection, _unlock(path, connection, passphrase, work_factor))
         except BaseException:
@@ -141,6 +107,10 @@ class Journal:
             raise
         self._connection.execute("COMMIT")
 
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """The rows of one query, outside of any transaction."""
+        return self._connection.execute(query, values).fetchall()
+
     def append(self, connection: sqlite3.Connection, subject: str, stage: str, **detail: Any) -> None:
         """Append an entry inside a transaction. `detail` is public: no salts, keys, rows or counts."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -177,18 +147,21 @@ def _unlock(path: Path, connection: sqlite3.Connection, passphrase: str | None, 
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            if passphrase is None:
-                raise ConfigurationError(f"the journal {path} is empty; run the command that creates it again")
-            for statement in _statements(_SCHEMA):
+        if version == 0 and passphrase is None:
+            raise ConfigurationError(f"the journal {path} is empty; run the command that creates it again")
+        if version > VERSION:
+            raise ConfigurationError(
+                f"{path}: expected a journal of version {VERSION} or earlier, got {version}; install the matching rexis"
+            )
+        for script in SCRIPTS[version:]:
+            for statement in _statements(script):
                 connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        if version == 0 and passphrase is not None:
             sealer, lock = Sealer.create(passphrase, work_factor=work_factor)
             connection.execute("INSERT INTO lock VALUES (1, ?, ?, ?)", (lock.salt, lock.work_factor, lock.sealed_key))
-            connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
             return sealer
-        if version != VERSION:
-            raise ConfigurationError(f"{path}: expected a journal of version {VERSION}, got {version}; install the matching rexis")
         row = connection.execute("SELECT * FROM lock").fetchone()
         connection.execute("COMMIT")
     except BaseException:

@@ -1,7 +1,7 @@
 """Tables of counts: minimum cell size, complementary suppression, rounding (`specs/disclosure-and-compliance.md` C.2).
 
 This stops one table from showing one person. It does not stop two overlapping answers from being subtracted
-(`rexis.attacks.differencing` does that): the agent must also compare an answer with earlier ones.
+(`rexis.attacks.differencing` does that): `rexis.disclosure.populations` compares what is asked with what was answered.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,13 @@ def release_count(subjects: int, rules: CellRules) -> int:
     if subjects < rules.min_cell_size:
         # The count itself stays out of the message: the refusal must not be the answer.
         raise DisclosureError(f"rule minimum cell size: at least {rules.min_cell_size} distinct subjects must stand behind a count")
-    return (subjects + rules.rounding_base // 2) // rules.rounding_base * rules.rounding_base
+    return int(round_counts(np.asarray(subjects), rules))
+
+
+def round_counts(counts: NDArray[np.integer], rules: CellRules) -> NDArray[np.int64]:
+    """Counts as their nearest multiples of the rounding base; nothing is suppressed."""
+    rounded = (counts.astype(np.int64) + rules.rounding_base // 2) // rules.rounding_base * rules.rounding_base
+    return np.asarray(rounded, dtype=np.int64)
 
 
 def release_table(counts: ArrayLike, rules: CellRules) -> ReleasedTable:
@@ -87,8 +93,7 @@ def release_table(counts: ArrayLike, rules: CellRules) -> ReleasedTable:
         added = _suppress_complements(cells, suppressed, rules.min_cell_size)
     if suppressed.all():
         raise DisclosureError(f"rule minimum cell size: no cell of the table may be released with at least {rules.min_cell_size} subjects")
-    rounded = (cells.astype(np.int64) + rules.rounding_base // 2) // rules.rounding_base * rules.rounding_base
-    return ReleasedTable(np.where(suppressed, 0, rounded), suppressed)
+    return ReleasedTable(np.where(suppressed, 0, round_counts(cells, rules)), suppressed)
 
 
 def _suppress_complements(cells: NDArray[np.integer], suppressed: NDArray[np.bool_], minimum: int) -> bool:

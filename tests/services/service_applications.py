@@ -1,14 +1,21 @@
 """The four services as their own `create_app` makes them, with settings for a test."""
 
 import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from rexis.chain.signer import LocalSigner
+from rexis.client.connection import Connection
+from rexis.client.sign_in import SignInSession
 from services.foundation.settings import ServiceSettings
 from services.foundation.sign_in import SessionTokens
 
@@ -56,3 +63,35 @@ def environment_of(settings: ServiceSettings) -> dict[str, str]:
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in shown.items() if value is not None
     }
     return {**inherited, **{f"REXIS_{name.upper()}": value for name, value in plain.items()}}
+
+
+@contextmanager
+def serving(settings: ServiceSettings) -> Iterator[None]:
+    """The service's API on the port of its public URL."""
+    port = int(settings.public_url.rpartition(":")[2])
+    server = uvicorn.Server(uvicorn.Config(application(settings), host="127.0.0.1", port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            assert time.monotonic() < deadline, "the service did not start in time"
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def connected(settings: ServiceSettings, *signers: LocalSigner) -> Iterator[list[Connection]]:
+    """One signed-in connection for each account."""
+    connections = [Connection(settings.public_url, service=f"the {settings.service}", attempts=2) for _ in signers]
+    for connection, signer in zip(connections, signers, strict=True):
+        connection.authorise = SignInSession(Connection(settings.public_url), signer, settings.chain_id).token
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()

@@ -1,11 +1,8 @@
 """`rexis.client` against each service over real HTTP: sign-in, its operations, and what it makes of refusals."""
 
 import io
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,21 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from rexis.chain.signer import LocalSigner
-from rexis.client.aggregator import AggregatorClient, FederationRules
+from rexis.client.aggregator import AggregatorClient
 from rexis.client.connection import Connection
 from rexis.client.marketplace import MarketplaceClient
-from rexis.client.sign_in import SignInSession
 from rexis.client.trainer import TrainerClient
 from rexis.client.uploads import upload_file
 from rexis.client.verifier import VerifierClient
 from rexis.commitments import Receipt, tensor_digest
 from rexis.encoding import sha256
 from rexis.errors import ServiceError, UnavailableError
-from rexis.models.spec import MLPConfig, ModelSpec
 from rexis.protocol.batch import write_file
 from rexis.protocol.file_spec import FileSpec, TensorSpec
 from rexis.protocol.receipt_signature import receipt_message
@@ -39,29 +33,10 @@ from services.marketplace.settings import MarketplaceSettings
 from services.trainer import batches
 from tests.services.conftest import free_port
 from tests.services.marketplace_on_chain import RELAYER_KEY, Marketplace, body_of, running_chain, undone
-from tests.services.service_applications import application, settings_for
+from tests.services.service_applications import application, connected, serving, settings_for
 
 HOSPITAL, STRANGER = LocalSigner.generate(), LocalSigner.generate()
 Connect = Callable[[LocalSigner], Connection]
-
-
-@contextmanager
-def serving(settings: ServiceSettings) -> Iterator[None]:
-    """The service's API on the port of its public URL."""
-    port = int(settings.public_url.rpartition(":")[2])
-    server = uvicorn.Server(uvicorn.Config(application(settings), host="127.0.0.1", port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive(), "the service did not start"
-            assert time.monotonic() < deadline, "the service did not start in time"
-            time.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 def migrated(service: str, folder: Path, **changes: Any) -> ServiceSettings:
@@ -76,19 +51,6 @@ def migrated(service: str, folder: Path, **changes: Any) -> ServiceSettings:
     migrate(engine, f"services.{service}")
     engine.dispose()
     return settings
-
-
-@contextmanager
-def connected(settings: ServiceSettings, *signers: LocalSigner) -> Iterator[list[Connection]]:
-    """One signed-in connection for each account."""
-    connections = [Connection(settings.public_url, service=f"the {settings.service}", attempts=2) for _ in signers]
-    for connection, signer in zip(connections, signers, strict=True):
-        connection.authorise = SignInSession(Connection(settings.public_url), signer, settings.chain_id).token
-    try:
-        yield connections
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def test_marketplace(tmp_path: Path) -> None:
@@ -145,30 +107,6 @@ def test_trainer(tmp_path: Path) -> None:
         with pytest.raises(ServiceError) as hidden:
             TrainerClient(other).batch(batch.id)
         assert hidden.value.status == 404
-
-
-def test_aggregator(tmp_path: Path) -> None:
-    settings = migrated("aggregator", tmp_path)
-    spec = ModelSpec(MLPConfig(13, (16,), 1))
-    rules = FederationRules(
-        name="Three hospitals",
-        roster=(HOSPITAL.address, *(LocalSigner.generate().address for _ in range(2))),
-        collusion_bound=1,
-        threshold=3,
-        min_survivors=3,
-        strategy="fedavg",
-        model_spec=spec.document(),
-    )
-    with serving(settings), connected(settings, HOSPITAL, STRANGER) as (mine, other):
-        client = AggregatorClient(mine)
-        federation = client.found(rules, idempotency_key="key")
-        assert client.found(rules, idempotency_key="key") == federation
-        assert (federation.rules, federation.founder, federation.spec_digest) == (rules, HOSPITAL.address, spec.digest())
-        assert client.federation(federation.id) == federation
-        assert list(client.federations()) == [federation]
-        assert list(AggregatorClient(other).federations()) == []
-        with pytest.raises(ServiceError, match="threshold: expected at least"):
-            client.found(replace(rules, threshold=2, min_survivors=3), idempotency_key="another")
 
 
 def test_verifier(tmp_path: Path) -> None:

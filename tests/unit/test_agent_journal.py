@@ -124,8 +124,8 @@ def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     with journal_at(tmp_path) as journal, journal.transaction() as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(ConfigurationError, match="version 1, got 2"):
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigurationError, match="got 99"):
         journal_at(tmp_path)
 
 

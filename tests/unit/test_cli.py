@@ -29,8 +29,33 @@ COMMANDS = [
     ["dataset", "show"],
     ["agent"],
     ["agent", "journal"],
+    ["access"],
+    ["access", "request"],
+    ["access", "grant"],
+    ["access", "decline"],
+    ["access", "revoke"],
+    ["access", "list"],
+    ["query"],
+    ["query", "submit"],
+    ["query", "show"],
+    ["query", "list"],
+    ["ee"],
+    ["ee", "keygen"],
+    ["ee", "show"],
+    ["ee", "encrypt"],
+    ["ee", "encrypt-model"],
+    ["ee", "decrypt"],
+    ["model"],
+    ["model", "publish"],
+    ["model", "list"],
+    ["model", "show"],
+    ["model", "share"],
+    ["model", "revoke"],
+    ["infer"],
     ["verify"],
     ["verify", "inclusion"],
+    ["verify", "receipt"],
+    ["verify", "fetch"],
 ]
 
 
@@ -300,6 +325,7 @@ def test_doctor_names_each_failure_and_what_to_do(tmp_path: Path, monkeypatch: p
         "trainer": "failed",
         "aggregator": "failed",
         "verifier": "failed",
+        "chain node": "warning",
     }
     assert all(check["advice"] for check in checks.values() if check["level"] != "ok")
     assert "make up" in rexis("doctor").stdout
@@ -336,6 +362,7 @@ def test_where_services_are_looked_for_in_order(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert home.service_url("marketplace", None, None) == "http://127.0.0.1:9001"
+    assert home.service_url("chain", None, None) == "http://127.0.0.1:8545"
     assert home.service_url("marketplace", None, profile) == "https://remembered"
     monkeypatch.setenv("REXIS_MARKETPLACE_URL", "https://environment")
     assert home.service_url("marketplace", None, profile) == "https://environment"

@@ -1,0 +1,113 @@
+"""The one vector that an institution masks in a round: the update of a model, or the moments of a statistic, from its own rows."""
+
+from collections.abc import Callable
+from importlib import import_module
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rexis.agent.table import Table
+from rexis.encoding import domain_tag, sha256
+from rexis.errors import DigestMismatchError, PrivacyError
+from rexis.models.features import Features
+from rexis.protocol.batch import digest_file, read_file
+from rexis.protocol.federation_config import FederationConfig, TrainingPlan
+from rexis.protocol.file_spec import FileSpec
+from rexis.protocol.manifest import Manifest
+from rexis.secagg.masks import RingVector
+from rexis.secagg.payloads import Moments, encode_moments, encode_update
+
+MODEL_DTYPE = "f32"
+
+
+def model_file_spec(plan: TrainingPlan) -> FileSpec:
+    """What a federation's global model file must contain."""
+    return FileSpec.of_model("model", plan.model.digest(), plan.model.shapes, MODEL_DTYPE)
+
+
+def read_model(plan: TrainingPlan, content: bytes, record: bytes) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a global model file, by name.
+
+    Args:
+        content: the file.
+        record: of the model that is expected, from the chain; 32 bytes.
+
+    Raises:
+        MalformedMessageError: not a file of this model.
+        DigestMismatchError: another model.
+    """
+    spec = model_file_spec(plan)
+    found = digest_file(BytesIO(content), spec, len(content)).record
+    if found != record:
+        raise DigestMismatchError("global model", record, found)
+    return read_file(BytesIO(content), spec, len(content))
+
+
+def prepare_rows(config: FederationConfig, table: Table, moments: Moments | None) -> Features:
+    """The site's rows as the federation's features, standardised if it asks for that.
+
+    Raises:
+        MalformedMessageError: the table lacks a column, or has cells that are no numbers.
+    """
+    features = config.features.encode(table.columns, table.rows)
+    return features if moments is None else Features(moments.standardise(features.inputs), features.labels)
+
+
+def load_training() -> None:
+    """Load what local training needs, which takes seconds: before a round, not inside one."""
+    import_module("rexis.training.local")
+    import_module("rexis.models.builders")
+
+
+def training_vector(config: FederationConfig, manifest: Manifest, model: dict[str, NDArray[np.float32]], rows: Features) -> RingVector:
+    """Some steps of SGD from the global model, encoded; the same whenever it is computed.
+
+    Args:
+        model: tensors of the base model by name.
+        rows: of this site; one class only is allowed.
+
+    Returns:
+        u32 [length].
+
+    Raises:
+        PrivacyError: the training diverged; nothing may be sent. The message has no number of this site in it.
+    """
+    # Whoever only registers data, or founds a federation, needs no torch.
+    import torch
+
+    from rexis.models.builders import build
+    from rexis.training.local import LocalSteps, train_local
+
+    plan = config.training
+    if plan is None:
+        raise ValueError("expected a federation for training, got one for a statistic")
+    module = build(plan.model, seed=0)
+    module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in model.items()})
+    steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal))
+    inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
+    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest))
+    return _encoded(lambda: encode_update(config, update.delta.double().numpy(), examples=update.examples, loss=update.loss))
+
+
+def moments_vector(config: FederationConfig, rows: Features) -> RingVector:
+    """Count and moments of the site's inputs, u64 [length].
+
+    Raises:
+        PrivacyError: they do not fit; nothing may be sent.
+    """
+    return _encoded(lambda: encode_moments(config, rows.inputs))
+
+
+def _batch_seed(manifest: Manifest) -> int:
+    """Of the order of mini-batches, which is no secret; alike in each attempt at a round, so that the vector is."""
+    place = manifest.federation + manifest.round.to_bytes(8, "big")
+    return int.from_bytes(sha256(domain_tag("batch-order", 1) + b"\0" + place)[:7], "big")
+
+
+def _encoded(encode: Callable[[], RingVector]) -> RingVector:
+    try:
+        return encode()
+    except ValueError:
+        # Its message may hold a loss or a count of this site.
+        raise PrivacyError("the local result can not be encoded: the training diverged, or the sums are too large for the ring") from None

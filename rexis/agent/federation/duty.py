@@ -1,0 +1,302 @@
+"""The agent's part in running rounds: asks what is due, checks it against its own chain node, and sends what was stored before.
+
+Whatever cannot be right drops this institution out of the attempt, for good; whatever does not answer is tried again in the next pass,
+with the same bytes. The local training runs between the stages keys and shares, while the others' keys arrive.
+"""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, time
+
+from rexis.agent.duty import Event, Report
+from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
+from rexis.agent.federation.contribution import load_training, moments_vector, prepare_rows, read_model, training_vector
+from rexis.agent.federation.holding import Holding, check_root
+from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
+from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
+from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.journal import Journal
+from rexis.chain.connection import Chain
+from rexis.chain.signer import Signer
+from rexis.client.aggregator import AggregatorClient, WorkItem
+from rexis.client.relayed_calls import RelayClient, sign_call
+from rexis.client.uploads import create_upload, upload_file
+from rexis.commitments import tensor_digest
+from rexis.commitments.positional_tree import SALT_BYTES
+from rexis.errors import RexisError, ServiceError, UnavailableError, UnexpectedMessageError
+from rexis.models.features import Features
+from rexis.protocol.federation_rounds import update_commitment
+from rexis.protocol.manifest import SLACK_S, Manifest
+from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
+from rexis.secagg import Participant
+from rexis.secagg.masks import RingVector
+from rexis.secagg.participant_state import Phase
+from rexis.secagg.terms import RoundTerms
+
+# Measured 71,000 with cold storage.
+COMMIT_GAS = 200_000
+# A commitment that is not seen on chain is handed in again this much later; it is the same relay.
+COMMIT_AGAIN_S = 5.0
+# How often attempts that the aggregator no longer names are looked up on chain.
+SETTLE_S = 2.0
+# The attempt has moved on meanwhile, or is about to: the next look tells what is due then.
+OUT_OF_STEP = frozenset(f"urn:rexis:problem:{kind}" for kind in ("stage-closed", "stage-open", "stage-not-open", "attempt-over"))
+REVERTED = "urn:rexis:problem:contract-reverted"
+# Where a participant's messages are taken, and what the federation's status on chain is meanwhile.
+STATUSES = {Stage.KEYS: Status.OPEN, Stage.SHARES: Status.OPEN, Stage.MASKED: Status.OPEN, Stage.UNMASK: Status.FIXED}
+
+
+class FederationDuty:
+    """What an institution does in the federations that it joined; call `poll` again and again, from one thread.
+
+    Args:
+        journal: opened with its passphrase.
+        signer: of the institution.
+        chain: its own node.
+        aggregator: signed in.
+        holdings: its registered tables by token id.
+        policy: of this site.
+        report: told what happens.
+    """
+
+    name = "federations"
+
+    def __init__(
+        self,
+        journal: Journal,
+        signer: Signer,
+        chain: Chain,
+        aggregator: AggregatorClient,
+        holdings: Mapping[int, Holding],
+        policy: SitePolicy | None = None,
+        *,
+        report: Report = lambda _event: None,
+    ) -> None:
+        self.records = FederationRecords(journal)
+        self.registry = Registry(chain)
+        self.policy = policy or SitePolicy()
+        self._signer, self._aggregator, self._holdings = signer, aggregator, holdings
+        self._report = report
+        self._relays = RelayClient(aggregator.connection)
+        self._memberships: dict[bytes, Membership] = {}
+        self._rows: dict[bytes, Features] = {}
+        self._committed_at: dict[bytes, float] = {}
+        self._settled_at = float("-inf")
+        load_training()
+
+    def poll(self) -> bool:
+        """Do what is due now.
+
+        Returns:
+            Whether a round is under way, so that something is due again soon.
+
+        Raises:
+            UnavailableError: the aggregator or the node does not answer; call again later.
+            ServiceError: the aggregator refuses to say what is due.
+        """
+        items = self._aggregator.work()
+        for item in items:
+            self._attend(item)
+        running = {(item.federation, item.round, item.attempt) for item in items}
+        if monotonic() - self._settled_at >= SETTLE_S:
+            self._settle(running)
+            self._settled_at = monotonic()
+        return any(self._membership(item.federation) is not None for item in items)
+
+    def _attend(self, item: WorkItem) -> None:
+        member = self._membership(item.federation)
+        if member is None or not (item.due or item.commitment_due) or item.stage not in set(Stage):
+            return
+        manifest, stage = item.manifest, Stage(item.stage)
+        if (manifest.federation, manifest.round, manifest.attempt) != (item.federation, item.round, item.attempt):
+            return
+        stored = self.records.attempt(*_numbers(manifest))
+        # An attempt that was not joined at its beginning is none of ours, one that was given up is never taken up again.
+        if (stored is None and not (stage is Stage.KEYS and item.due)) or (stored is not None and not stored.is_open):
+            return
+        seen = self.registry.federation(item.federation)
+        # This site's node may be behind, or the aggregator.
+        if (seen.round, seen.attempt) != (item.round, item.attempt) or seen.status is not STATUSES.get(stage):
+            return
+        try:
+            if stored is None:
+                self._begin(member, manifest, seen)
+            else:
+                self._go_on(member, stored, item, seen)
+        except UnavailableError:
+            raise
+        except ServiceError as error:
+            if error.status >= 500 or error.status in (401, 429):
+                raise UnavailableError(f"the aggregator can not take this now: {error}") from error
+            if error.problem.get("type") not in OUT_OF_STEP:
+                self._give_up(manifest, str(error))
+        except RexisError as error:
+            self._give_up(manifest, str(error))
+        except ValueError:
+            self._give_up(manifest, "the numbers of the federation contradict each other")
+
+    def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
+        terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
+        self._holding(member)
+        if member.config.statistics is not None:
+            self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
+        for before in self.records.open_before(manifest):
+            self.records.drop(before, "a later attempt at this round has begun")
+        participant = Participant(terms, self._signer, earlier=self.records.earlier(terms))
+        message = participant.announce_keys()
+        stored = self.records.begin(participant, manifest, self.registry.block_number())
+        self._send(stored, message)
+        self._contribute(member, stored, terms)
+
+    def _go_on(self, member: Membership, stored: StoredAttempt, item: WorkItem, seen: RegisteredFederation) -> None:
+        check_manifest(member.config, stored.manifest, seen)
+        terms = round_terms(member.config, stored.manifest, self.registry)
+        participant = Participant.restore(terms, self._signer, self.records.state(stored))
+        stage = Stage(item.stage)
+        known = {message.stage: message for message in participant.sent}
+        if stage is not Stage.UNMASK and self.records.commitment(stored.ctx) is None:
+            self._contribute(member, stored, terms)
+        elif item.commitment_due and monotonic() - self._committed_at.get(stored.ctx, float("-inf")) > COMMIT_AGAIN_S:
+            self._commit(stored)
+        if not item.due:
+            return
+        if stage in known:
+            self._send(stored, known[stage])
+        elif stage is Stage.SHARES:
+            message = participant.share(self._messages(stored, Stage.KEYS))
+            self._send(self.records.keep(stored, participant, "shares"), message)
+        elif stage is Stage.MASKED:
+            self._mask(member, stored, participant)
+        elif stage is Stage.UNMASK:
+            self._unmask(stored, participant, seen)
+
+    def _mask(self, member: Membership, stored: StoredAttempt, participant: Participant) -> None:
+        check_grant(member.config, self._signer.address, self.registry)
+        vector = self.records.vector(member.config, stored.manifest)
+        assert vector is not None
+        if participant.phase is Phase.SHARES:
+            participant.open_shares(self._messages(stored, Stage.SHARES))
+        if participant.phase is Phase.OPENED:
+            participant.mask(vector)
+            plan = member.config.statistics
+            statistic = None if plan is None else (plan.identifier, member.content_root)
+            stored = self.records.keep(stored, participant, "masked", statistic=statistic)
+        else:
+            participant.mask(vector)
+        if stored.upload is None:
+            key = f"masked-{stored.ctx.hex()}"
+            stored = self.records.keep_upload(stored, create_upload(self._aggregator.connection, vector.nbytes, idempotency_key=key))
+        with TemporaryDirectory(prefix="rexis-masked-") as folder:
+            path = Path(folder) / "masked.bin"
+            vector.tofile(path)
+            upload = upload_file(self._aggregator.connection, path, upload_id=stored.upload)
+        message = participant.announce_masked(upload)
+        self._send(self.records.keep(stored, participant, "announced"), message)
+
+    def _unmask(self, stored: StoredAttempt, participant: Participant, seen: RegisteredFederation) -> None:
+        fixed = self.registry.fixed_survivors(stored.federation, seen, since=stored.since)
+        if participant.phase is Phase.SHARES:
+            participant.open_shares(self._messages(stored, Stage.SHARES))
+        message = participant.unmask_fixed(self._messages(stored, Stage.MASKED), fixed)
+        self._send(self.records.keep(stored, participant, "unmask"), message)
+
+    def _contribute(self, member: Membership, stored: StoredAttempt, terms: RoundTerms) -> None:
+        """Compute the round's vector once, commit to it, and hand the commitment in."""
+        vector = self.records.vector(member.config, stored.manifest)
+        if vector is None:
+            vector = self._vector(member, stored.manifest)
+            self.records.keep_vector(stored.manifest, vector)
+        salt, digest = secrets.token_bytes(SALT_BYTES), tensor_digest(vector.view(f"<i{vector.itemsize}"))
+        arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
+        deployment = self.registry.chain.deployment
+        call = sign_call(self._signer, deployment, "FederationRegistry", "commitUpdate", *arguments, gas=COMMIT_GAS)
+        self.records.keep_commitment(stored, Commitment(digest + salt, call))
+        self._commit(stored)
+
+    def _commit(self, stored: StoredAttempt) -> None:
+        kept = self.records.commitment(stored.ctx)
+        assert kept is not None
+        self._committed_at[stored.ctx] = monotonic()
+        try:
+            self._relays.hand_in(kept.call)
+        except ServiceError as error:
+            # A node that is behind refuses what it takes a moment later, and a commitment that is there already is refused as well.
+            if error.problem.get("type") != REVERTED:
+                raise
+
+    def _vector(self, member: Membership, manifest: Manifest) -> RingVector:
+        rows, config = self._prepared(member), member.config
+        if config.training is None:
+            return moments_vector(config, rows)
+        model = read_model(config.training, self._aggregator.model(manifest.federation), manifest.base_model)
+        return training_vector(config, manifest, model, rows)
+
+    def _prepared(self, member: Membership) -> Features:
+        """This site's rows as the federation's features; the same in every round."""
+        if member.federation not in self._rows:
+            statistic = standardisation(self.records, member.config)
+            moments = None if statistic is None else checked_result(self.records, self.registry, self._aggregator, statistic)
+            self._rows[member.federation] = prepare_rows(member.config, self._holding(member).table, moments)
+        return self._rows[member.federation]
+
+    def _holding(self, member: Membership) -> Holding:
+        dataset = member.config.dataset(self._signer.address)
+        if dataset not in self._holdings:
+            raise UnexpectedMessageError(f"this agent does not hold data set {dataset}: name its table in the site's file")
+        holding = self._holdings[dataset]
+        check_root(dataset, holding.content_root, member.content_root)
+        self.policy.check_examples(len(holding.table.rows))
+        return holding
+
+    def _messages(self, stored: StoredAttempt, stage: Stage) -> tuple[Envelope, ...]:
+        return self._aggregator.messages(stored.federation, stored.round, stored.attempt, stage)
+
+    def _send(self, stored: StoredAttempt, message: Envelope) -> None:
+        self._aggregator.send(stored.federation, stored.round, stored.attempt, message)
+        self._report(Event(f"sent {message.stage}", stored.subject, _detail(stored.manifest)))
+
+    def _give_up(self, manifest: Manifest, reason: str) -> None:
+        stored = self.records.attempt(*_numbers(manifest))
+        if stored is not None:
+            self.records.drop(stored, reason)
+        else:
+            ctx = secagg_context(
+                self.registry.chain_id, self.registry.address, manifest.federation, manifest.round, manifest.attempt, manifest.digest
+            )
+            self.records.refuse(manifest, ctx, reason)
+        self._report(Event("gave a round up", subject_of(manifest.federation), {**_detail(manifest), "reason": reason}))
+
+    def _membership(self, federation: bytes) -> Membership | None:
+        if federation not in self._memberships:
+            found = self.records.membership(federation)
+            if found is None:
+                return None
+            self._memberships[federation] = found
+        return self._memberships[federation]
+
+    def _settle(self, running: set[tuple[bytes, int, int]]) -> None:
+        """Destroy what attempts that are over left behind; the chain says that they are, or their deadlines long ago."""
+        left = [stored for stored in self.records.unended() if (stored.federation, stored.round, stored.attempt) not in running]
+        seen = {federation: self.registry.federation(federation) for federation in {stored.federation for stored in left}}
+        for stored in left:
+            now = seen[stored.federation]
+            late = time() > stored.manifest.deadlines.abandon + SLACK_S
+            if not late and now.runs and (now.round, now.attempt) == (stored.round, stored.attempt):
+                continue
+            round_is_over = late or now.status is Status.CLOSED or now.round != stored.round
+            if stored.is_open or round_is_over:
+                self.records.end(stored, round_is_over=round_is_over)
+            self._committed_at.pop(stored.ctx, None)
+            if now.status is Status.CLOSED:
+                self._rows.pop(stored.federation, None)
+
+
+def _detail(manifest: Manifest) -> dict[str, int]:
+    return {"round": manifest.round, "attempt": manifest.attempt}
+
+
+def _numbers(manifest: Manifest) -> tuple[bytes, int, int]:
+    return manifest.federation, manifest.round, manifest.attempt

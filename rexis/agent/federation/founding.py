@@ -1,0 +1,210 @@
+"""Founding a federation: from a file that a person writes to a config, a first model, and a signed call.
+
+The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
+founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
+safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
+more says what the first model is:
+
+    initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
+    initial: zeros              # logistic regression only: layers of zeros have no gradient
+
+An institution never trains twice on one model: a federation that starts again needs another seed.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from rexis.agent.federation.admission import thresholds_of
+from rexis.agent.federation.contribution import model_file_spec
+from rexis.chain.deployments import Deployment
+from rexis.chain.signer import Signer
+from rexis.client.aggregator import AggregatorClient, Federation
+from rexis.client.relayed_calls import sign_call
+from rexis.client.uploads import upload_file
+from rexis.encoding import checksum_address, to_hex
+from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
+from rexis.models.spec import LogisticConfig
+from rexis.policy.conditions import permission
+from rexis.protocol.batch import write_file
+from rexis.protocol.federation_config import FederationConfig, TrainingPlan
+from rexis.secagg.thresholds import thresholds
+
+MAX_FILE_BYTES = 4 << 20
+# `create` writes two words for each member and one for each aggregator.
+GAS, GAS_PER_MEMBER = 400_000, 60_000
+NOT_FOUND = 404
+ADDRESS_BYTES = 20
+ZEROS = "zeros"
+_DECIMALS = ("learning_rate", "proximal", "clipping_norm")
+
+
+class FederationPlan:
+    """A federation before it is founded.
+
+    Attributes:
+        config: what everybody will agree on.
+        initial: file of the first model, b"" for a statistic.
+        model: its record, 32 bytes; for a statistic, the digest of its definition.
+    """
+
+    def __init__(self, config: FederationConfig, *, seed: int | None = 0) -> None:
+        """Build the first model.
+
+        Args:
+            config: to be founded.
+            seed: of the initialisation; None for zeros.
+
+        Raises:
+            UnexpectedMessageError: thresholds that are not safe, or zeros for a model that would not learn from them.
+            BelowThresholdError: too few members for the collusion bound.
+        """
+        thresholds_of(config)
+        self.config = config
+        self.initial, self.model = (b"", config.statistic_digest) if config.training is None else _initial_model(config.training, seed)
+
+    @classmethod
+    def read(cls, path: Path, *, founder: str, aggregator: str) -> "FederationPlan":
+        """Read the file that describes a federation.
+
+        Args:
+            founder: checksum address of who founds it.
+            aggregator: checksum address of the service that aggregates.
+
+        Raises:
+            MalformedMessageError: too large, not YAML, or not a federation; the message names the field.
+        """
+        document = dict(_mapping(path.name, _read_yaml(path)))
+        initial = document.pop("initial", {"seed": 0})
+        if isinstance(document.get("features"), str):
+            document["features"] = _read_yaml(path.parent / document["features"])
+        try:
+            return cls(FederationConfig.parse(_completed(document, founder, aggregator)), seed=_seed(initial))
+        except MalformedMessageError as error:
+            raise MalformedMessageError(f"{path.name}: {error}") from error
+
+    def found(self, aggregator: AggregatorClient, signer: Signer, deployment: Deployment) -> Federation:
+        """Upload the first model, sign `FederationRegistry.create`, and hand both in; safe to repeat.
+
+        Raises:
+            UnexpectedMessageError: the signer is not the founder.
+            ServiceError: the aggregator or the contract refuses it; the problem names the rule.
+        """
+        if signer.address != self.config.founder:
+            raise UnexpectedMessageError(f"expected the founder {self.config.founder} to sign, got {signer.address}")
+        expected = self.config.id(deployment.chain_id, deployment.contracts["FederationRegistry"].address)
+        try:
+            return aggregator.federation(expected)
+        except ServiceError as error:
+            if error.status != NOT_FOUND:
+                raise
+        upload = None
+        if self.initial:
+            with TemporaryDirectory(prefix="rexis-model-") as folder:
+                path = Path(folder) / "model.safetensors"
+                path.write_bytes(self.initial)
+                upload = upload_file(aggregator.connection, path)
+        founding = {
+            "configHash": self.config.digest,
+            "model": self.model,
+            "minSurvivors": self.config.min_survivors,
+            "quorum": self.config.quorum,
+            "participants": list(self.config.roster),
+            "aggregators": list(self.config.aggregators),
+        }
+        gas = GAS + GAS_PER_MEMBER * (len(self.config.roster) + len(self.config.aggregators))
+        call = sign_call(signer, deployment, "FederationRegistry", "create", founding, gas=gas)
+        federation = aggregator.found(self.config, call, initial_model=upload)
+        if federation.id != expected:
+            raise UnexpectedMessageError(f"expected the federation {to_hex(expected)}, the aggregator shows {to_hex(federation.id)}")
+        return federation
+
+
+def _initial_model(plan: TrainingPlan, seed: int | None) -> tuple[bytes, bytes]:
+    # With seconds to load, and founders of statistics need none of it.
+    import torch
+
+    from rexis.models.builders import build
+
+    if seed is None and not isinstance(plan.model.config, LogisticConfig):
+        raise UnexpectedMessageError(
+            f"initial: zeros are for logistic regression; a {plan.model.family} of zeros does not learn, give a seed"
+        )
+    module = build(plan.model, seed=seed or 0)
+    tensors = dict(module.state_dict())
+    if seed is None:
+        tensors = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    stream = BytesIO()
+    record = write_file(stream, model_file_spec(plan), tensors).record
+    return stream.getvalue(), record
+
+
+def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[str, Any]:
+    members = document.get("members")
+    listed: list[Any] = []
+    if isinstance(members, list) and all(isinstance(member, Mapping) and "address" in member for member in members):
+        listed = [{**member, "address": _hex_text(member["address"], ADDRESS_BYTES)} for member in members]
+        document["members"] = sorted(listed, key=lambda member: str(member["address"]).lower())
+    filled = {"version": 1, "founder": founder, "aggregators": [aggregator], "collusion_bound": 1, "training": None, "statistics": None}
+    filled |= document
+    if isinstance(filled.get("purpose"), str):
+        filled["purpose"] = permission(filled["purpose"]).number
+    aggregators = filled["aggregators"]
+    filled.setdefault("quorum", len(aggregators) // 2 + 1 if isinstance(aggregators, list) else 1)
+    if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
+        least = thresholds(len(listed), filled["collusion_bound"])
+        filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
+    if isinstance(filled["training"], Mapping):
+        plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
+        plan["standardisation"] = _hex_text(plan["standardisation"], 32)
+        filled["training"] = plan | {name: _decimal_text(plan[name]) for name in _DECIMALS if name in plan}
+    return filled
+
+
+def _hex_text(value: Any, size: int) -> Any:
+    """YAML reads 0x… without quotes as a number."""
+    if type(value) is not int or not 0 <= value < 1 << (8 * size):
+        return value
+    text = to_hex(value.to_bytes(size, "big"))
+    return checksum_address(text) if size == ADDRESS_BYTES else text
+
+
+def _decimal_text(value: Any) -> Any:
+    """YAML reads 0.5 as a float; what is hashed is the shortest text that means the same."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    try:
+        return f"{Decimal(repr(value)).normalize():f}"
+    except InvalidOperation:
+        return value
+
+
+def _seed(value: Any) -> int | None:
+    if value == ZEROS:
+        return None
+    if isinstance(value, Mapping) and set(value) == {"seed"} and type(value["seed"]) is int and 0 <= value["seed"] < 1 << 63:
+        seed: int = value["seed"]
+        return seed
+    raise MalformedMessageError("initial: expected zeros, or an object with a seed from 0")
+
+
+def _read_yaml(path: Path) -> Any:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise MalformedMessageError(f"{path.name}: expected at most {MAX_FILE_BYTES} bytes")
+    try:
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessageError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise MalformedMessageError(f"{name}: expected the fields of a federation")
+    return value

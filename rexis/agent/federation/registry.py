@@ -1,0 +1,168 @@
+"""The chain's word on federations and grants, read from the institution's own node; the aggregator is asked for none of it."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from web3.types import RPCEndpoint
+
+from rexis.chain.artifacts import artifact
+from rexis.chain.calls import decode_arguments, encode_call
+from rexis.chain.connection import NODE_FAILURES, Chain
+from rexis.chain.events import decode_event
+from rexis.encoding import checksum_address, keccak256, to_hex
+from rexis.errors import EquivocationError, UnavailableError, UnexpectedMessageError
+from rexis.secagg.survivors import FixedSurvivors
+
+# Blocks before the one that an attempt was first seen in: a reorganisation may have put its events there since.
+REORGANISED_BLOCKS = 64
+_SURVIVORS_FIXED = keccak256(b"SurvivorsFixed(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,address[],address[])")
+# Every node has its own words around it.
+REVERTED = "revert"
+
+
+class Status(IntEnum):
+    """As in the FederationRegistry."""
+
+    ABSENT = 0
+    IDLE = 1
+    OPEN = 2
+    FIXED = 3
+    CLOSED = 4
+
+
+@dataclass(frozen=True)
+class RegisteredFederation:
+    """A federation as it stands on chain.
+
+    Attributes:
+        founder: checksum address.
+        status: see the contract.
+        min_survivors, quorum: as founded.
+        round, attempt: the round that runs, or runs next, from 1; its latest attempt, 0 before the first.
+        config_hash, model, manifest_hash, survivors_hash: 32 bytes each. The model is the one that this round starts from.
+    """
+
+    founder: str
+    status: Status
+    min_survivors: int
+    quorum: int
+    round: int
+    attempt: int
+    config_hash: bytes
+    model: bytes
+    manifest_hash: bytes
+    survivors_hash: bytes
+
+    @property
+    def runs(self) -> bool:
+        """Whether its latest attempt is under way."""
+        return self.status in (Status.OPEN, Status.FIXED)
+
+
+class Registry:
+    """Reads FederationRegistry, AccessManager and DatasetRegistry.
+
+    Args:
+        chain: a connection that was compared with the deployment record of this side.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.chain_id = chain.deployment.chain_id
+        self.address = chain.deployment.contracts["FederationRegistry"].address
+        self._rosters: dict[bytes, tuple[str, ...]] = {}
+
+    def federation(self, federation: bytes) -> RegisteredFederation:
+        """How a federation stands now.
+
+        Raises:
+            UnavailableError: the node does not answer; so do all of these.
+        """
+        found = self._call("FederationRegistry", "get", federation)
+        return RegisteredFederation(
+            founder=checksum_address(found["founder"]),
+            status=Status(found["status"]),
+            min_survivors=found["minSurvivors"],
+            quorum=found["quorum"],
+            round=found["round"],
+            attempt=found["attempt"],
+            config_hash=found["configHash"],
+            model=found["model"],
+            manifest_hash=found["manifestHash"],
+            survivors_hash=found["survivorsHash"],
+        )
+
+    def roster(self, federation: bytes) -> tuple[str, ...]:
+        """Checksum addresses of the participants in the order of their positions, which holds for the federation's life."""
+        if not self._rosters.get(federation):
+            self._rosters[federation] = tuple(map(checksum_address, self._call("FederationRegistry", "participantsOf", federation)))
+        return self._rosters[federation]
+
+    def is_aggregator(self, federation: bytes, who: str) -> bool:
+        """Whether an account aggregates for a federation."""
+        return bool(self._call("FederationRegistry", "isAggregator", federation, who))
+
+    def commitment(self, ctx: bytes, participant: str) -> bytes:
+        """What a participant committed to in an attempt, 32 bytes; zero before it did."""
+        return bytes(self._call("FederationRegistry", "commitmentOf", ctx, participant))
+
+    def has_access(self, dataset: int, consumer: str, purpose: int) -> bool:
+        """Whether the use of a data set is granted now."""
+        return bool(self._call("AccessManager", "hasAccess", dataset, consumer, purpose))
+
+    def content_root(self, dataset: int) -> bytes:
+        """Content root of a registered data set, 32 bytes; zero if there is none."""
+        return bytes(self._call("DatasetRegistry", "get", dataset)["contentRoot"])
+
+    def block_number(self) -> int:
+        """Number of the latest block."""
+        return int(self._ask("eth_blockNumber"), 16)
+
+    def fixed_survivors(self, federation: bytes, seen: RegisteredFederation, *, since: int) -> FixedSurvivors:
+        """The survivors that were fixed for the attempt that runs.
+
+        Args:
+            federation: id, 32 bytes.
+            seen: how it stands, with the survivors fixed.
+            since: a block that was the latest when the attempt had not got that far.
+
+        Raises:
+            UnavailableError: the node does not have the event yet.
+            EquivocationError: the contract's state and its event differ.
+        """
+        if seen.status is not Status.FIXED:
+            raise UnexpectedMessageError(f"expected survivors that are fixed on chain, the federation is {seen.status.name.lower()} there")
+        asked = {
+            "address": self.address,
+            "topics": [to_hex(_SURVIVORS_FIXED), to_hex(federation), to_hex(seen.round.to_bytes(32, "big"))],
+            "fromBlock": hex(max(0, since - REORGANISED_BLOCKS)),
+            "toBlock": "latest",
+        }
+        for log in reversed(self._ask("eth_getLogs", asked)):
+            topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+            decoded = decode_event("FederationRegistry", topics, data)
+            if decoded is not None and decoded[1]["attempt"] == seen.attempt:
+                if decoded[1]["survivorsHash"] != seen.survivors_hash:
+                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
+                return FixedSurvivors(seen.survivors_hash, decoded[1]["maskedRecord"])
+        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+
+    def _call(self, contract: str, function: str, *arguments: Any) -> Any:
+        entry = next(entry for entry in artifact(contract).abi if entry["type"] == "function" and entry["name"] == function)
+        data = to_hex(encode_call(contract, function, *arguments))
+        answer = self._ask("eth_call", {"to": self.chain.deployment.contracts[contract].address, "data": data}, "latest")
+        (value,) = decode_arguments(entry["outputs"], bytes.fromhex(answer[2:])).values()
+        return value
+
+    def _ask(self, method: str, *parameters: Any) -> Any:
+        """One request; web3's own calls make two more for each, to ask for the chain id again."""
+        try:
+            answer = self.chain.web3.provider.make_request(RPCEndpoint(method), list(parameters))
+        except NODE_FAILURES as error:
+            raise UnavailableError(f"this site's chain node does not answer ({type(error).__name__})") from error
+        if "error" in answer or answer.get("result") is None:
+            if method == "eth_call" and REVERTED in str(answer.get("error")):
+                raise UnexpectedMessageError("the contract refuses to answer: there is no such thing on chain")
+            raise UnavailableError(f"this site's chain node does not answer {method}")
+        return answer["result"]

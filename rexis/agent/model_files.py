@@ -1,0 +1,155 @@
+"""Models, rows and outputs in files on the institution's premises, plain or keyed: the safetensors of wire formats, section 4.
+
+A keyed file has the form of a plain one; only whoever made it knows which it is, so the commands name their results.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from rexis.agent.table import read_table
+from rexis.errors import MalformedMessageError
+from rexis.models.builders import build, describe
+from rexis.models.spec import ModelSpec
+from rexis.protocol.batch import FileRecord, digest_file, read_file, write_file
+from rexis.protocol.file_spec import FileSpec, TensorSpec
+
+MAX_SPEC_BYTES = 1 << 16
+
+
+def model_file_spec(spec: ModelSpec) -> FileSpec:
+    """What a model's file contains: every tensor in f32."""
+    return FileSpec.of_model("model", spec.digest(), spec.shapes, "f32")
+
+
+def rows_file_spec(spec: ModelSpec) -> FileSpec:
+    """What a file of a model's inputs contains: x, f32 [n, inputs]."""
+    return FileSpec("batch", (TensorSpec("x", "f32", ("n", spec.config.inputs)),))
+
+
+def outputs_file_spec(spec: ModelSpec) -> FileSpec:
+    """What a file of a model's outputs contains: y, f32 [n, outputs]."""
+    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.config.outputs)),))
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Read a model specification: JSON, or YAML.
+
+    Raises:
+        MalformedMessageError: too large, neither, or not a specification.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_SPEC_BYTES + 1)
+    if len(content) > MAX_SPEC_BYTES:
+        raise MalformedMessageError(f"{path.name}: expected a model specification of at most {MAX_SPEC_BYTES} bytes")
+    try:
+        return ModelSpec.parse(yaml.safe_load(content))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessageError(f"{path.name}: neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    except MalformedMessageError as error:
+        raise MalformedMessageError(f"{path.name}: {error}") from error
+
+
+def write_model(path: Path, model: nn.Module) -> FileRecord:
+    """Write a model, weights rounded to f32.
+
+    Raises:
+        UnsupportedLayerError: a module that no specification describes.
+        EncodingError: NaN or infinity among the weights.
+    """
+    spec = describe(model)
+    return _write(path, model_file_spec(spec), {name: tensor.float() for name, tensor in model.state_dict().items()})
+
+
+def read_model(path: Path, spec: ModelSpec) -> nn.Sequential:
+    """Read a model, f32.
+
+    Raises:
+        MalformedMessageError, EncodingError: not a model file of this specification.
+    """
+    tensors = _read(path, model_file_spec(spec))
+    with torch.device("meta"):
+        model = build(spec, seed=0)
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, assign=True)
+    return model
+
+
+def model_record(path: Path, spec: ModelSpec) -> bytes:
+    """The record of a model file, 32 bytes.
+
+    Raises:
+        MalformedMessageError, EncodingError: not a model file of this specification.
+    """
+    with path.open("rb") as file:
+        return digest_file(file, model_file_spec(spec), path.stat().st_size).record
+
+
+def write_rows(path: Path, spec: ModelSpec, x: Tensor) -> FileRecord:
+    """Write inputs [n, inputs], rounded to f32."""
+    return _write(path, rows_file_spec(spec), {"x": x.detach().float()})
+
+
+def read_rows(path: Path, spec: ModelSpec) -> Tensor:
+    """Read inputs, f64 [n, inputs], from a `.safetensors` file, or from a CSV file with a header line and a number in every cell.
+
+    Raises:
+        MalformedMessageError, EncodingError: another form, another number of columns, or a cell that is no finite number; the message
+            names the column, and not the cell, which is a patient's.
+    """
+    if path.suffix == ".safetensors":
+        return torch.from_numpy(_read(path, rows_file_spec(spec))["x"]).double()
+    table = read_table(path)
+    if len(table.columns) != spec.config.inputs:
+        raise MalformedMessageError(
+            f"{path.name}: expected {spec.config.inputs} columns, the inputs of the model, got {len(table.columns)}"
+        )
+    x = np.empty((len(table.rows), len(table.columns)))
+    for place, column in enumerate(table.columns):
+        try:
+            x[:, place] = [float(row[place]) for row in table.rows]
+        except ValueError:
+            x[:, place] = np.nan
+        if not np.isfinite(x[:, place]).all():
+            raise MalformedMessageError(f"{path.name}: column {column}: expected a finite number in every row")
+    return torch.from_numpy(x)
+
+
+def write_outputs(path: Path, y: Tensor) -> None:
+    """Write outputs [n, outputs]: as CSV with one line a row, or rounded to f32 if the path ends in `.safetensors`."""
+    if path.suffix == ".safetensors":
+        _write(path, FileSpec("output", (TensorSpec("y", "f32", ("n", y.shape[-1])),)), {"y": y.detach().float()})
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", *(f"y{place}" for place in range(y.shape[-1]))])
+    writer.writerows([row, *map(repr, values)] for row, values in enumerate(y.tolist()))
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_outputs(path: Path, spec: ModelSpec) -> Tensor:
+    """Read a `.safetensors` file of outputs, f64 [n, outputs].
+
+    Raises:
+        MalformedMessageError, EncodingError: another form.
+    """
+    return torch.from_numpy(_read(path, outputs_file_spec(spec))["y"]).double()
+
+
+def _write(path: Path, spec: FileSpec, tensors: dict[str, Tensor]) -> FileRecord:
+    with path.open("wb") as file:
+        return write_file(file, spec, tensors)
+
+
+def _read(path: Path, spec: FileSpec) -> dict[str, Any]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest_file(file, spec, size)
+        file.seek(0)
+        # Copied: what is read lies on bytes that torch may not write to.
+        return {name: tensor.copy() for name, tensor in read_file(file, spec, size).items()}

@@ -1,0 +1,238 @@
+"""Four hospitals' agents at the real aggregator on a real chain: what their rounds make is plain federated averaging."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rexis.agent.federation.contribution import read_model
+from rexis.agent.federation.founding import FederationPlan
+from rexis.agent.federation.membership import fetch_model, fetch_result
+from rexis.agent.federation.registry import Registry
+from rexis.chain.connection import Chain
+from rexis.chain.deployments import load
+from rexis.chain.signer import LocalSigner
+from rexis.cli.command import app
+from rexis.cli.home import Profile, journal_path, write_private, write_profile
+from rexis.client.aggregator import AggregatorClient
+from rexis.encoding import to_hex
+from rexis.errors import ServiceError
+from rexis.protocol.federation_config import FederationConfig
+from services.foundation.settings import ServiceSettings
+from tests.services.federation_stand_in import (
+    AGGREGATOR,
+    CHAIN_ID,
+    FOUNDER,
+    HOSPITALS,
+    PASSPHRASE,
+    Hospital,
+    config_of,
+    plain_update,
+    rows_of,
+)
+from tests.services.federations_on_chain import migrated, process, wait_until
+from tests.services.marketplace_on_chain import running_chain
+from tests.services.service_applications import connected, serving
+
+COUNTS = (23, 31, 17, 12)
+BACKGROUND = "services.aggregator.background"
+Without = Callable[[Hospital], bool]
+# A round in which somebody is missing takes three of these; the others wait for nothing.
+STAGE_S, LONG_STAGE_S = 5, 60
+
+
+@dataclass
+class Network:
+    """A founder and four hospitals at one aggregator."""
+
+    settings: ServiceSettings
+    rpc_url: str
+    founder: AggregatorClient
+    hospitals: list[Hospital]
+    homes: list[Path]
+
+    def found(self, config: dict[str, Any], *, seed: int | None = 0) -> bytes:
+        """Found a federation that is on chain when this returns."""
+        plan = FederationPlan(FederationConfig.parse(config), seed=seed)
+        federation = plan.found(self.founder, FOUNDER, load(CHAIN_ID)).id
+        wait_until(lambda: self.founder.federation(federation).state != "founding")
+        return federation
+
+    def run(self, *federations: bytes, without: Without = lambda _hospital: False, until_s: float = 120.0) -> dict[bytes, bytes]:
+        """Let the agents look again and again until these federations have ended; returns every global model on the way by its record."""
+        deadline, models = time.monotonic() + until_s, {}
+        while True:
+            seen = [self.founder.federation(federation) for federation in federations]
+            for each in seen:
+                if each.config.training is not None and each.model not in models:
+                    models[each.model] = self.founder.model(each.id)
+            if all(each.state == "finished" for each in seen):
+                return models
+            assert not [each.reason for each in seen if each.state == "failed"]
+            assert time.monotonic() < deadline, [(each.state, each.round) for each in seen]
+            for hospital in self.hospitals:
+                if not without(hospital):
+                    hospital.poll()
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    folder = tmp_path_factory.mktemp("agents")
+    with running_chain(folder) as rpc_url:
+        chain, settings = Chain.connect(rpc_url, load(CHAIN_ID)), migrated(folder, rpc_url)
+        with serving(settings), process(settings, BACKGROUND), connected(settings, FOUNDER, *HOSPITALS) as (founding, *lines):
+            founder, homes = AggregatorClient(founding), [folder / f"home-{i}" for i in range(4)]
+            hospitals = []
+            for i, (signer, line) in enumerate(zip(HOSPITALS, lines, strict=True)):
+                journal = homes[i] / "agents" / signer.address / "journal.sqlite"
+                hospitals.append(Hospital(chain, signer, rows_of(i, COUNTS[i]), journal, line))
+                hospitals[-1].register()
+                hospitals[-1].grant()
+            wait_until(lambda: is_introduced(founder))
+            yield Network(settings, rpc_url, founder, hospitals, homes)
+            for hospital in hospitals:
+                hospital.stop()
+
+
+def is_introduced(client: AggregatorClient) -> bool:
+    try:
+        return client.account() == AGGREGATOR.address
+    except ServiceError:
+        return False
+
+
+def test_rounds_of_four_agents_are_plain_federated_averaging_also_when_one_drops_out(network: Network) -> None:
+    federation = network.found(config_of(network.hospitals, "training", name="averaging", rounds=3, stage_s=STAGE_S))
+    for hospital in network.hospitals:
+        hospital.join(federation)
+    away = network.hospitals[1]
+
+    def is_away(hospital: Hospital) -> bool:
+        # It announced its keys in round 2, and is back when that round is over.
+        return hospital is away and ("keys", 2) in away.stages(federation) and network.founder.federation(federation).round == 2
+
+    models = network.run(federation, without=is_away)
+    rounds = network.founder.rounds(federation)
+    assert [(each.round, each.state, len(each.survivors)) for each in rounds] == [
+        (1, "finished", 4),
+        (2, "finished", 3),
+        (3, "finished", 4),
+    ]
+    assert away.signer.address not in rounds[1].survivors
+    config = network.founder.federation(federation).config
+    assert config.training is not None
+    for each in rounds:
+        survivors = [hospital for hospital in network.hospitals if hospital.signer.address in each.survivors]
+        updates = [plain_update(hospital, config, each.base_model, models[each.base_model]) for hospital in survivors]
+        weights = sum(weight for _, weight in updates)
+        base = _flat(read_model(config.training, models[each.base_model], each.base_model))
+        expected = base + sum(weight * delta for delta, weight in updates) / weights
+        assert each.model is not None
+        # A model is in single precision, the comparison is not.
+        assert np.abs(_flat(read_model(config.training, models[each.model], each.model)) - expected).max() < 1e-7
+        assert each.metrics is not None
+        assert each.metrics["weight"] == weights
+    content, record = fetch_model(Registry(network.hospitals[0].chain), network.founder, federation, config)
+    assert (content, record) == (models[record], rounds[-1].model)
+
+
+def test_a_statistic_then_two_models_that_it_scales_at_the_same_time(network: Network) -> None:
+    statistic = network.found(config_of(network.hospitals, "statistics", name="moments", stage_s=LONG_STAGE_S))
+    for hospital in network.hospitals:
+        hospital.join(statistic)
+    network.run(statistic)
+    config = network.founder.federation(statistic).config
+    result = fetch_result(Registry(network.hospitals[0].chain), network.founder, statistic, config)
+    together = np.concatenate([config.features.encode(each.table.columns, each.table.rows).inputs for each in network.hospitals])
+    assert result.count == len(together)
+    assert np.allclose(result.mean, together.mean(axis=0), atol=1e-3)
+
+    scaled = {"standardisation": to_hex(statistic), "stage_s": LONG_STAGE_S, "rounds": 2}
+    network_spec = {"version": 1, "family": "mlp", "config": {"inputs": 2, "hidden": [4], "outputs": 1, "activation": "relu"}}
+    both = [
+        network.found(config_of(network.hospitals, "training", name="line", **scaled), seed=None),
+        network.found(config_of(network.hospitals, "training", name="network", model=network_spec, **scaled), seed=5),
+    ]
+    for federation in both:
+        for hospital in network.hospitals:
+            hospital.join(federation)
+    network.run(*both)
+    for federation in both:
+        first, last = network.founder.rounds(federation)
+        assert first.metrics is not None
+        assert last.metrics is not None
+        assert float(last.metrics["loss"]) < float(first.metrics["loss"])
+    # The sums are opened and the rounds are over: nothing is left to open them again.
+    for hospital in network.hospitals:
+        hospital.restart()
+        hospital.poll()
+        assert hospital.records.unended() == []
+
+
+def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    members = [{"address": each.signer.address, "dataset": each.dataset} for each in network.hospitals]
+    plan = {
+        "model": {"version": 1, "family": "logistic", "config": {"inputs": 2, "outputs": 1}},
+        "rounds": 1,
+        "steps": 2,
+        "learning_rate": 0.05,
+        "clipping_norm": 1,
+        "weight_cap": 40,
+        "weight_band": 8,
+    }
+    features = FederationConfig.parse(config_of(network.hospitals, "training")).features.document()
+    (tmp_path / "features.yaml").write_text(yaml.safe_dump(features))
+    spec = {
+        "name": "by command",
+        "kind": "training",
+        "members": members[::-1],
+        "purpose": "HMB",
+        "features": "features.yaml",
+        "stage_s": LONG_STAGE_S,
+        "training": plan,
+        "initial": {"seed": 3},
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+
+    def rexis(home: Path, signer: LocalSigner, *arguments: str) -> Any:
+        monkeypatch.setenv("REXIS_HOME", str(home))
+        monkeypatch.setenv("REXIS_PASSPHRASE", PASSPHRASE)
+        if not (home / "profile.json").exists():
+            write_private(home / "key.json", signer.keystore(PASSPHRASE))
+            urls = {"aggregator": network.settings.public_url, "chain": network.rpc_url}
+            write_profile(Profile(signer.address, str(home / "key.json"), CHAIN_ID, urls))
+        run = CliRunner().invoke(app, ["federation", *arguments, "--json"])
+        assert run.exit_code == 0, run.output
+        return json.loads(run.output)
+
+    founded = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
+    again = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
+    assert founded["id"] == again["id"]
+    assert (founded["state"], founded["config"]["threshold"], founded["config"]["training"]["learning_rate"]) == ("inviting", 3, "0.05")
+    federation = bytes.fromhex(founded["id"][2:])
+    joined = rexis(network.homes[0], HOSPITALS[0], "join", founded["id"])
+    assert joined["joined"] == [HOSPITALS[0].address]
+    assert journal_path(HOSPITALS[0].address) == network.hospitals[0].journal_file
+    for hospital in network.hospitals[1:]:
+        hospital.join(federation)
+    network.run(federation)
+    listed = rexis(network.homes[0], HOSPITALS[0], "list")
+    assert founded["id"] in [each["id"] for each in listed]
+    shown = rexis(network.homes[0], HOSPITALS[0], "status", founded["id"])
+    assert [each["state"] for each in shown["rounds"]] == ["finished"]
+    fetched = rexis(network.homes[0], HOSPITALS[0], "model", founded["id"], "--output", str(tmp_path / "model.safetensors"))
+    assert fetched["model"] == shown["model"] == shown["rounds"][0]["model"]
+    assert (tmp_path / "model.safetensors").stat().st_size == fetched["bytes"]
+
+
+def _flat(tensors: Mapping[str, Any]) -> Any:
+    """Tensors as one vector in the order of the module's parameters: weight, then bias."""
+    return np.concatenate([tensors[name].astype(np.float64).ravel() for name in sorted(tensors, reverse=True)])

@@ -1,0 +1,149 @@
+"""`rexis ee`, `rexis model` and `rexis infer`, from a plain model to a prediction, against a real trainer; and what they refuse."""
+
+import csv
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rexis import ee
+from rexis.agent.model_files import read_outputs, read_rows, write_model, write_outputs
+from rexis.cli.command import app
+from rexis.cli.home import Profile, write_profile
+from rexis.cli.identity import create_keystore
+from rexis.commitments import Receipt
+from rexis.protocol.receipt_signature import verify_receipt
+from services.foundation.settings import LOCAL_CHAIN_ID
+from tests.services.conftest import free_port
+from tests.services.marketplace_on_chain import running_chain
+from tests.services.service_applications import serving
+from tests.services.trainer_on_chain import ISSUER, SPEC, Heart, patients, trainer_processes, trainer_settings
+
+SECRET = "a passphrase for tests"
+HEART = Heart.of()
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("REXIS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REXIS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REXIS_PASSPHRASE", SECRET)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC.document()))
+    write_model(tmp_path / "plain.safetensors", HEART.plain)
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([f"x{place}" for place in range(13)])
+        writer.writerows(patients().tolist())
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> str:
+    path, signer = create_keystore(SECRET)
+    write_profile(Profile(signer.address, str(path), LOCAL_CHAIN_ID, {}))
+    return signer.address
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "services").mkdir()
+    with ExitStack() as stack:
+        rpc_url = stack.enter_context(running_chain(tmp_path / "services"))
+        url = f"http://127.0.0.1:{free_port()}"
+        database = f"sqlite:///{tmp_path / 'services' / 'trainer.sqlite'}"
+        settings = trainer_settings(database, rpc_url, tmp_path / "services", redis_url=redis_url, public_url=url)
+        stack.enter_context(serving(settings))
+        stack.enter_context(trainer_processes(settings, tmp_path / "services"))
+        monkeypatch.setenv("REXIS_TRAINER_URL", url)
+        yield
+
+
+def rexis(*arguments: str) -> Any:
+    """The JSON of a command that succeeds."""
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def failure(*arguments: str) -> str:
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 1, result.output
+    return str(json.loads(result.stdout)["error"]["message"])
+
+
+def keygen(knowledge: str = "members", *more: str) -> Any:
+    return rexis("ee", "keygen", "spec.json", "--knowledge", knowledge, "--output", "key", *more)
+
+
+def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identity: str, trainer: None) -> None:
+    key = keygen()
+    keyed = rexis("ee", "encrypt", "--model", "plain.safetensors", "--key", "key", "--output", "keyed.safetensors")
+    model = rexis("model", "publish", "keyed.safetensors", "--key", "key", "--name", "Heart", "--spec", "spec.json")
+    assert (model["state"], model["record"], model["owner"]) == ("authorised", keyed["record"], identity)
+    assert (model["keyed"]["key_id"], model["keyed"]["protection"]) == (key["key_id"], "obfuscation only")
+    assert rexis("model", "show", model["id"]) == model
+    assert rexis("model", "list") == [model]
+    assert rexis("model", "share", model["id"], "--user", ISSUER.address)["users"] == [ISSUER.address]
+    for words in (["model", "list"], ["model", "show", model["id"]]):
+        shown = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+        assert shown.exit_code == 0
+        assert "obfuscation only" in shown.output
+
+    asked = ["infer", model["id"], "rows.csv", "--key", "key", "--no-deposit", "--issuer", ISSUER.address]
+    answered = rexis(*asked, "--output", "predictions.csv")
+    assert (answered["rows"], answered["issuer"], answered["protection"]) == (5, ISSUER.address, "obfuscation only")
+    with (tmp_path / "predictions.csv").open() as file:
+        predicted = torch.tensor([[float(row["y0"])] for row in csv.DictReader(file)], dtype=torch.float64)
+    assert HEART.close(predicted, patients())
+    receipts = tmp_path / "predictions.receipts.json"
+    assert stat.S_IMODE(receipts.stat().st_mode) == 0o600
+    for item in json.loads(receipts.read_text())["receipts"]:
+        verify_receipt(Receipt.parse(item["receipt"]), LOCAL_CHAIN_ID)
+
+    assert "expected a reason" in failure("model", "revoke", model["id"], "--reason", "boredom")
+    assert rexis("model", "revoke", model["id"], "--reason", "superseded")["record"] == model["record"]
+    assert "revoked" in failure(*asked)
+
+
+def test_rows_and_answers_can_be_keyed_without_a_trainer(tmp_path: Path) -> None:
+    keygen("private")
+    rexis("ee", "encrypt", "--inputs", "rows.csv", "--key", "key", "--output", "rows.safetensors")
+    rexis("ee", "encrypt-model", "plain.safetensors", "--key", "key", "--output", "keyed.safetensors")
+    key = ee.Key.load(tmp_path / "key", SECRET)
+    keyed_rows = read_rows(tmp_path / "rows.safetensors", SPEC)
+    assert not torch.allclose(keyed_rows, patients(), atol=0.1)
+    with torch.no_grad():
+        write_outputs(tmp_path / "y.safetensors", ee.encrypt_model(HEART.plain, key)(keyed_rows.float()))
+    assert rexis("ee", "decrypt", "--outputs", "y.safetensors", "--key", "key", "--output", "plain_y.safetensors")["rows"] == 5
+    assert HEART.close(read_outputs(tmp_path / "plain_y.safetensors", SPEC), patients())
+    rexis("ee", "decrypt", "--model", "keyed.safetensors", "--key", "key", "--output", "again.safetensors")
+    assert rexis("ee", "show", "--key", "key")["protection"] == "keyed transformation"
+
+
+def test_what_is_refused(tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no protection" in failure("ee", "keygen", "spec.json", "--knowledge", "public", "--output", "key")
+    assert "knowledge: expected one of" in failure("ee", "keygen", "spec.json", "--knowledge", "nobody", "--output", "key")
+    assert keygen("public", "--accept-known-base-risk")["protection"] == "obfuscation only"
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert "never overwritten" in failure("ee", "keygen", "spec.json", "--knowledge", "members", "--output", "key")
+    assert "one of --model, --inputs" in failure("ee", "encrypt", "--key", "key", "--output", "x")
+    (tmp_path / "narrow.csv").write_text("a\n1\n")
+    assert "expected 13 columns" in failure("ee", "encrypt", "--inputs", "narrow.csv", "--key", "key", "--output", "x")
+    table = (tmp_path / "rows.csv").read_text().splitlines()
+    (tmp_path / "text.csv").write_text("\n".join([table[0], "a patient's name" + ",0" * 12]) + "\n")
+    refused = failure("ee", "encrypt", "--inputs", "text.csv", "--key", "key", "--output", "x")
+    assert "column x0" in refused
+    assert "patient" not in refused
+    (tmp_path / "other.json").write_text(json.dumps({**SPEC.document(), "family": "pickle"}))
+    assert "expected a family" in failure("ee", "keygen", "other.json", "--knowledge", "members", "--output", "other")
+    assert "does not answer" in failure("infer", "x", "rows.csv", "--key", "key", "--trainer", "http://127.0.0.1:9")
+    monkeypatch.setenv("REXIS_PASSPHRASE", "another passphrase")
+    assert "wrong passphrase" in failure("ee", "show", "--key", "key")

@@ -1,0 +1,97 @@
+"""From the file that a person writes to the config that everybody agrees on, and the model that it starts from."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from rexis.agent.federation.contribution import model_file_spec, read_model
+from rexis.agent.federation.founding import FederationPlan
+from rexis.encoding import checksum_address, to_hex
+from rexis.errors import BelowThresholdError, MalformedMessageError, RexisError, UnexpectedMessageError
+from rexis.protocol.batch import digest_file
+
+FOUNDER, AGGREGATOR = (checksum_address("0x" + 20 * byte) for byte in ("a1", "b2"))
+MEMBERS = [checksum_address("0x" + 20 * byte) for byte in ("dd", "0c", "e1", "5b")]
+STATISTIC = to_hex(bytes(31) + b"\x07")
+SPEC: dict[str, Any] = {
+    "name": "Heart disease",
+    "kind": "training",
+    "members": [{"address": address, "dataset": number} for number, address in enumerate(MEMBERS, start=1)],
+    "purpose": "HMB",
+    "features": {"version": 1, "inputs": [{"column": "age", "kind": "number"}], "target": {"column": "num", "above": "0"}},
+    "stage_s": 20,
+    "training": {
+        "model": {"version": 1, "family": "logistic", "config": {"inputs": 1, "outputs": 1}},
+        "rounds": 10,
+        "steps": 5,
+        "learning_rate": 0.5,
+        "clipping_norm": 8,
+        "weight_cap": 200,
+        "weight_band": 10,
+        "standardisation": STATISTIC,
+    },
+}
+NETWORK = {"version": 1, "family": "mlp", "config": {"inputs": 1, "hidden": [3], "outputs": 1, "activation": "relu"}}
+
+
+def read(folder: Path, spec: dict[str, Any]) -> FederationPlan:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return FederationPlan.read(path, founder=FOUNDER, aggregator=AGGREGATOR)
+
+
+def test_what_follows_from_the_rest_may_be_left_out(tmp_path: Path) -> None:
+    config = read(tmp_path, SPEC).config
+    assert list(config.roster) == sorted(MEMBERS, key=str.lower)
+    assert config.dataset(MEMBERS[1]) == 2
+    assert (config.founder, config.aggregators, config.quorum) == (FOUNDER, (AGGREGATOR,), 1)
+    assert (config.collusion_bound, config.threshold, config.min_survivors, config.purpose) == (1, 3, 3, 6)
+    assert config.training is not None
+    assert config.training.document()["learning_rate"] == "0.5"
+    assert config.training.document()["standardisation"] == STATISTIC
+    written_out = read(tmp_path, config.document())
+    assert written_out.config.digest == config.digest
+
+
+def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    text = yaml.safe_dump(SPEC).replace("'", "")
+    assert f"address: {MEMBERS[0]}" in text
+    path.write_text(text.replace("above: 0", 'above: "0"'))
+    assert FederationPlan.read(path, founder=FOUNDER, aggregator=AGGREGATOR).config.digest == read(tmp_path, SPEC).config.digest
+
+
+def test_the_first_model_is_a_function_of_its_seed_and_its_record_is_that_of_the_file(tmp_path: Path) -> None:
+    spec = {**SPEC, "training": {**SPEC["training"], "model": NETWORK}}
+    first, same, other = (read(tmp_path, {**spec, "initial": {"seed": seed}}) for seed in (7, 7, 8))
+    assert (first.initial, first.model) == (same.initial, same.model)
+    assert first.model != other.model
+    plan = first.config.training
+    assert plan is not None
+    assert digest_file(BytesIO(first.initial), model_file_spec(plan), len(first.initial)).record == first.model
+    zeros = read(tmp_path, {**SPEC, "initial": "zeros"})
+    assert zeros.config.training is not None
+    assert not any(np.any(tensor) for tensor in read_model(zeros.config.training, zeros.initial, zeros.model).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"initial": "zeros", "training": {**SPEC["training"], "model": NETWORK}}, UnexpectedMessageError, "does not learn"),
+        ({"initial": {"seed": -1}}, MalformedMessageError, "initial"),
+        ({"members": SPEC["members"][:2]}, BelowThresholdError, "participants"),
+        ({"threshold": 2, "min_survivors": 4}, UnexpectedMessageError, "could be exposed"),
+        ({"colour": "blue"}, MalformedMessageError, "exactly the fields"),
+        ({"members": "all"}, MalformedMessageError, "exactly the fields"),
+        ({"training": {**SPEC["training"], "learning_rate": "fast"}}, MalformedMessageError, "learning_rate"),
+    ],
+)
+def test_a_file_that_says_something_unsafe_or_unknown_is_refused(
+    tmp_path: Path, change: dict[str, Any], error: type[RexisError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        read(tmp_path, SPEC | change)

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rexis.cli.home import STANDARD_PORTS, Profile, home, read_profile, service_url
+from rexis.cli.home import SERVICES, Profile, home, read_profile, service_url
 from rexis.cli.identity import check_chain, connect, trusted_deployment
 from rexis.cli.output import FAILED, console, print_json
 from rexis.client.connection import Answer, Timeouts, printable
@@ -65,8 +65,9 @@ def _checks(marketplace: str | None) -> Iterator[Check]:
     yield _home()
     profile, identity = _identity()
     yield identity
-    for service in STANDARD_PORTS:
+    for service in SERVICES:
         yield from _service(service, marketplace if service == "marketplace" else None, profile)
+    yield _own_node(profile)
 
 
 def _python() -> Check:
@@ -156,3 +157,16 @@ def _chain(marketplace: MarketplaceClient, profile: Profile | None) -> Check:
     except RexisError as error:
         return Check("chain", "failed", str(error), "ask the operator for the deployment record, and set REXIS_DEPLOYMENT_FILE")
     return Check("chain", "ok", f"chain {chain_id}, contracts as in the deployment record")
+
+
+def _own_node(profile: Profile | None) -> Check:
+    from rexis.chain.connection import Chain
+
+    if profile is None:
+        return Check("chain node", "warning", "nobody is logged in, so no chain is chosen", "run `rexis login`")
+    try:
+        Chain.connect(service_url("chain", None, profile), trusted_deployment(profile.chain_id), timeout_s=QUICK.read_s)
+    except RexisError as error:
+        advice = "name a node that you trust: `rexis login --chain URL`, or REXIS_CHAIN_URL; an agent believes nobody else about the chain"
+        return Check("chain node", "failed", printable(str(error)), advice)
+    return Check("chain node", "ok", f"on chain {profile.chain_id}, contracts with the code of the deployment record")

@@ -5,8 +5,8 @@
     agents/<address>/     the agent's journal
     datasets/<root>/      the public documents and the mock data of each registered table
 
-A service's URL is, in this order: the option, REXIS_<SERVICE>_URL, the profile, the nearest `.rexis/platform.json` (a platform
-on this machine), and the standard local port.
+A service's URL, and that of the chain's node, is, in this order: the option, REXIS_<SERVICE>_URL, the profile, the nearest
+`.rexis/platform.json` (a platform on this machine), and the standard local port.
 """
 
 import json
@@ -18,7 +18,9 @@ from typing import Any
 
 from rexis.errors import ConfigurationError
 
-STANDARD_PORTS = {"marketplace": 8001, "trainer": 8002, "aggregator": 8003, "verifier": 8004}
+SERVICES = ("marketplace", "trainer", "aggregator", "verifier")
+# The services, and the JSON-RPC node that this side believes about the chain.
+STANDARD_PORTS = {"marketplace": 8001, "trainer": 8002, "aggregator": 8003, "verifier": 8004, "chain": 8545}
 MINIMUM_PASSPHRASE = 10
 MAX_FILE_BYTES = 1 << 20
 
@@ -94,7 +96,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def service_url(service: str, given: str | None, profile: Profile | None) -> str:
-    """Where a service is; see the module's docstring for the order.
+    """Where a service is, or the chain's node; see the module's docstring for the order.
 
     Raises:
         ConfigurationError: a platform record that is damaged, or names another machine.
@@ -135,9 +137,10 @@ def _local_platform() -> dict[str, str]:
         path = folder / ".rexis" / "platform.json"
         if path.is_file():
             urls = _read_json(path).get("urls")
-            services = {name: urls.get(name) for name in STANDARD_PORTS} if isinstance(urls, dict) else {}
-            found = {name: url for name, url in services.items() if isinstance(url, str) and is_loopback_url(url)}
-            if not found or len(found) < len(services):
+            named = {name: urls.get(name) for name in STANDARD_PORTS} if isinstance(urls, dict) else {}
+            found = {name: url for name, url in named.items() if isinstance(url, str) and is_loopback_url(url)}
+            # A platform on this machine may use a chain elsewhere; its node is not believed from here.
+            if not set(SERVICES) <= set(found):
                 raise ConfigurationError(
                     f"{path}: expected the loopback URLs of a local platform; remove it, or name the URL with an option"
                 )

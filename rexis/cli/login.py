@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rexis.chain.signer import LocalSigner
-from rexis.cli.home import Profile, passphrase, read_profile, service_url, write_profile
+from rexis.cli.home import STANDARD_PORTS, Profile, passphrase, read_profile, service_url, write_profile
 from rexis.cli.identity import check_chain, connect, create_keystore, trusted_deployment
 from rexis.cli.output import console, print_json
 from rexis.client.connection import origin
@@ -14,19 +15,24 @@ from rexis.client.sign_in import SignInSession
 from rexis.errors import ConfigurationError
 
 
-def login(keystore: Path | None, *, create: bool, marketplace: str | None, as_json: bool) -> None:
-    """Choose or create the key, sign in once to prove that it works, and remember identity and URL."""
+def login(keystore: Path | None, *, create: bool, urls: Mapping[str, str], as_json: bool) -> None:
+    """Choose or create the key, sign in once to prove that it works, and remember identity and URLs.
+
+    Args:
+        urls: of services and of the chain's node (`chain`), as they were given.
+    """
     known = read_profile()
-    url = service_url("marketplace", marketplace, known)
+    url = service_url("marketplace", urls.get("marketplace"), known)
     with connect("marketplace", url) as connection:
         chain = MarketplaceClient(connection).chain()
         check_chain(chain, trusted_deployment(chain.chain_id))
         path, signer = _identity(keystore, create, known)
         # Nothing is kept of the session: each command signs in for itself, so that no token lies on disk.
         SignInSession(connection, signer, chain.chain_id).token(renew=True)
-    given = marketplace or os.environ.get("REXIS_MARKETPLACE_URL")
-    urls = {**(known.urls if known else {}), **({"marketplace": origin(given)} if given else {})}
-    write_profile(Profile(signer.address, str(path), chain.chain_id, urls))
+    given = {name: urls.get(name) or os.environ.get(f"REXIS_{name.upper()}_URL") for name in STANDARD_PORTS}
+    # A node's URL may need its path; a service is known by its origin.
+    chosen = {name: value if name == "chain" else origin(value) for name, value in given.items() if value}
+    write_profile(Profile(signer.address, str(path), chain.chain_id, {**(known.urls if known else {}), **chosen}))
     if as_json:
         print_json({"address": signer.address, "keystore": str(path), "chain_id": chain.chain_id, "marketplace": url, "created": create})
         return

@@ -44,6 +44,11 @@ def failures(as_json: bool) -> Iterator[None]:
         raise typer.Exit(FAILED) from error
 
 
+def without_controls(text: str) -> str:
+    """Text that may quote a hostile file, without the control characters by which it could rewrite a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
 def report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception hook: one line instead of a trace, which may hold data; `REXIS_DEBUG=1` shows it."""
     if os.environ.get("REXIS_DEBUG") == "1":
@@ -65,4 +70,4 @@ def _print_failure(kind: str, message: str, as_json: bool) -> None:
     from rich.text import Text
 
     # Text, not markup: the message may quote what a service sent.
-    console(stderr=True).print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+    console(stderr=True).print(Text.assemble(("Error: ", "bold red"), without_controls(message)), soft_wrap=True)

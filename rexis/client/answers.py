@@ -43,6 +43,13 @@ class Fields:
         """A whole number or None; a missing member is None."""
         return None if self._members.get(name) is None else self.integer(name)
 
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self._members.get(name)
+        if not isinstance(value, bool):
+            raise self._malformed(name, "true or false", value)
+        return value
+
     def digest(self, name: str) -> bytes:
         """32 bytes in hexadecimal."""
         try:
@@ -75,6 +82,10 @@ class Fields:
         """A JSON object, as it is."""
         value: dict[str, Any] = self._typed(name, dict)
         return value
+
+    def optional_object(self, name: str) -> dict[str, Any] | None:
+        """A JSON object or None; a missing member is None."""
+        return None if self._members.get(name) is None else self.object(name)
 
     def items(self, name: str, read: Callable[[Any], Item]) -> tuple[Item, ...]:
         """A list, each item read by `read`."""

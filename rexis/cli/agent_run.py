@@ -1,0 +1,127 @@
+"""`rexis agent run`: the site file, the journal, the key and the connections, put together and kept running."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from rexis.agent.duty import Duty, Event, Report
+from rexis.agent.execution.duty import QueryDuty
+from rexis.agent.execution.grants import GrantReader
+from rexis.agent.execution.ledger import DisclosureLedger
+from rexis.agent.federation.holding import Holding
+from rexis.agent.journal import Journal
+from rexis.agent.premises import ServedTable, open_premises
+from rexis.agent.registration import Target
+from rexis.agent.run import Agent, StopRequest, only_agent, wait_until_opened
+from rexis.agent.site import Site, read_site
+from rexis.agent.table import Table
+from rexis.chain.connection import Chain
+from rexis.chain.signer import LocalSigner
+from rexis.cli.home import Profile, journal_path, require_profile, service_url
+from rexis.cli.identity import connect, open_signer, trusted_deployment
+from rexis.cli.output import console, print_json
+from rexis.client.connection import Connection
+from rexis.client.queries import QueryClient
+from rexis.client.sign_in import SignInSession
+
+# A service that is away must not keep the others waiting; the loop comes back anyway.
+ATTEMPTS = 2
+
+
+def run_agent(path: Path, *, as_json: bool) -> None:
+    """Run until SIGTERM or SIGINT."""
+    site, profile = read_site(path), require_profile()
+    signer, secret = open_signer(profile)
+    deployment = trusted_deployment(profile.chain_id)
+    contracts = deployment.contracts
+    target = Target(profile.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
+    stop, screen = StopRequest(), console(stderr=True)
+    report = _print_json if as_json else partial(_print_line, screen)
+    with (
+        only_agent(journal_path(profile.address)),
+        Journal.open(journal_path(profile.address), secret) as journal,
+        ExitStack() as stack,
+        _ends_on(stop),
+    ):
+        premises = open_premises(site, journal, owner=signer.address, target=target)
+        nodes = site.services.chain or (service_url("chain", None, profile),)
+        chain = wait_until_opened("chain node", [partial(Chain.connect, node, deployment) for node in nodes], stop, report)
+        if chain is None:
+            return
+        duties = _duties(site, profile, signer, journal, chain, premises, stack, report)
+        datasets = [served.holding.dataset for served in premises]
+        report(Event("agent started", signer.address, {"datasets": datasets, "duties": [duty.name for duty in duties]}))
+        at_work = "at work; Ctrl-C ends it, and `rexis agent run` goes on where it stopped"
+        with nullcontext() if as_json else screen.status(at_work):
+            Agent(duties, poll_interval_s=site.poll_interval_s, report=report).run(stop)
+        report(Event("agent stopped", signer.address))
+
+
+def _duties(
+    site: Site,
+    profile: Profile,
+    signer: LocalSigner,
+    journal: Journal,
+    chain: Chain,
+    premises: Sequence[ServedTable],
+    stack: ExitStack,
+    report: Report,
+) -> list[Duty]:
+    duties: list[Duty] = []
+
+    def open_session(service: str, given: str | None) -> Connection:
+        connection = stack.enter_context(connect(service, service_url(service, given, profile), attempts=ATTEMPTS))
+        connection.authorise = SignInSession(connection, signer, profile.chain_id).token
+        return connection
+
+    if site.queries is not None:
+        client = QueryClient(open_session("marketplace", site.services.marketplace))
+        duties.append(QueryDuty(premises, site.queries, DisclosureLedger(journal), client, GrantReader(chain), report))
+    if site.federations is not None:
+        # Loads torch, which an agent that only answers queries does not need.
+        from rexis.agent.federation.duty import FederationDuty
+        from rexis.client.aggregator import AggregatorClient
+
+        aggregator = AggregatorClient(open_session("aggregator", site.services.aggregator))
+        holdings = {served.holding.dataset: _training_part(served) for served in premises}
+        duties.append(FederationDuty(journal, signer, chain, aggregator, holdings, site.federations, report=report))
+    return duties
+
+
+def _training_part(served: ServedTable) -> Holding:
+    if served.training_rows is None:
+        return served.holding
+    table = served.holding.table
+    return replace(served.holding, table=Table(table.columns, tuple(table.rows[index] for index in served.training_rows)))
+
+
+@contextmanager
+def _ends_on(stop: StopRequest) -> Iterator[None]:
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {each: signal.signal(each, stop.ask) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _print_json(event: Event) -> None:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    print_json({"at": at, "what": event.what, "subject": event.subject, "detail": dict(event.detail)})
+    # A program reads along.
+    sys.stdout.flush()
+
+
+def _print_line(screen: Console, event: Event) -> None:
+    detail = " · ".join(f"{name} {value}" for name, value in event.detail.items())
+    line = Text.assemble((f"{datetime.now(UTC):%H:%M:%S}  ", "dim"), (f"{event.what}  ", "bold"), f"{event.subject}  {detail}")
+    screen.print(line, soft_wrap=True)

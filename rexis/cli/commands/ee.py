@@ -1,0 +1,102 @@
+"""`rexis ee`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rexis.cli.commands.options import AsJson
+from rexis.cli.output import failures
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Key models, rows and answers on the premises (equivariant encryption: obfuscation only, where others hold the plain weights).",
+)
+
+KeyFile = Annotated[Path, typer.Option("--key", help="Key file; opens with your passphrase.", exists=True, dir_okay=False)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", dir_okay=False, show_default=False)]
+
+
+@app.command("keygen")
+def ee_keygen(
+    model_spec: Annotated[Path, typer.Argument(help="Model specification, JSON or YAML.", exists=True, dir_okay=False)],
+    knowledge: Annotated[
+        str, typer.Option(help="Who holds the plain weights: private (you only), members (of a federation) or public.", show_default=False)
+    ],
+    output: Output,
+    mode: Annotated[str, typer.Option(help="infer, or train.")] = "infer",
+    suite: Annotated[str, typer.Option(help="dense, or permutation.")] = "dense",
+    accept_known_base_risk: Annotated[
+        bool, typer.Option("--accept-known-base-risk", help="Make a key for a public model, although it is recovered in seconds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key for one model and one job, in a new file that your passphrase opens.
+
+    Whoever holds the plain weights recovers the key from the keyed ones: with members or public knowledge, keying is obfuscation only.
+    """
+    with failures(as_json):
+        from rexis.cli.ee import keygen
+
+        keygen(model_spec, output, mode=mode, suite=suite, knowledge=knowledge, accept=accept_known_base_risk, as_json=as_json)
+
+
+@app.command("show")
+def ee_show(key: KeyFile, as_json: AsJson = False) -> None:
+    """Show what a key is for; no secret is printed."""
+    with failures(as_json):
+        from rexis.cli.ee import show
+
+        show(key, as_json=as_json)
+
+
+@app.command("encrypt")
+def ee_encrypt(
+    key: KeyFile,
+    output: Output,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Plain model (.safetensors).", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="Plain rows, .csv or .safetensors.", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the keyed copy of a model, or of rows."""
+    with failures(as_json):
+        from rexis.cli.ee import encrypt
+
+        encrypt(key, output, model=model, inputs=inputs, as_json=as_json)
+
+
+@app.command("encrypt-model")
+def ee_encrypt_model(
+    model: Annotated[Path, typer.Argument(help="Plain model (.safetensors).", exists=True, dir_okay=False)],
+    key: KeyFile,
+    output: Output,
+    as_json: AsJson = False,
+) -> None:
+    """Write the keyed copy of a model: the same as `encrypt --model`."""
+    with failures(as_json):
+        from rexis.cli.ee import encrypt
+
+        encrypt(key, output, model=model, inputs=None, as_json=as_json)
+
+
+@app.command("decrypt")
+def ee_decrypt(
+    key: KeyFile,
+    output: Output,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Keyed model (.safetensors).", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    outputs: Annotated[
+        Path | None, typer.Option("--outputs", help="Keyed answers (.safetensors).", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the plain copy of a keyed model, or of keyed answers (.csv, or .safetensors by the name of the output)."""
+    with failures(as_json):
+        from rexis.cli.ee import decrypt
+
+        decrypt(key, output, model=model, outputs=outputs, as_json=as_json)

@@ -1,0 +1,94 @@
+"""`rexis federation`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rexis.cli.commands.options import Aggregator, AsJson
+from rexis.cli.output import failures
+
+app = typer.Typer(no_args_is_help=True, help="Train models, and sum statistics, with others who show nobody their data.")
+
+FederationId = Annotated[str, typer.Argument(metavar="FEDERATION", help="Id of the federation, 0x and 64 hexadecimal digits.")]
+Chain = Annotated[str | None, typer.Option("--chain", metavar="URL", help="JSON-RPC node of your own.", show_default=False)]
+
+
+@app.command("create")
+def federation_create(
+    spec: Annotated[Path, typer.Argument(help="YAML file that describes it.", exists=True, dir_okay=False)],
+    wait: Annotated[bool, typer.Option(help="Wait until it is on chain.")] = True,
+    timeout: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="How long to wait.")] = 120,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Found a federation: its first model is built here and uploaded, its config is fixed on chain. Safe to repeat."""
+    with failures(as_json):
+        from rexis.cli.federation import create
+
+        create(spec, wait=wait, timeout_s=timeout, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("join")
+def federation_join(
+    federation: FederationId,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Site file with this institution's rules.", exists=True, dir_okay=False, show_default=False),
+    ] = None,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take part with the data set that the federation names: checked against your own chain node and your site's rules first."""
+    with failures(as_json):
+        from rexis.cli.federation import join_federation
+
+        join_federation(federation, site, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("list")
+def federation_list(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    aggregator: Aggregator = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the federations that you founded or are a member of, newest first."""
+    with failures(as_json):
+        from rexis.cli.federation import list_federations
+
+        list_federations(limit, aggregator=aggregator, as_json=as_json)
+
+
+@app.command("status")
+def federation_status(federation: FederationId, aggregator: Aggregator = None, as_json: AsJson = False) -> None:
+    """Show a federation and its rounds."""
+    with failures(as_json):
+        from rexis.cli.federation import show_status
+
+        show_status(federation, aggregator=aggregator, as_json=as_json)
+
+
+@app.command("model")
+def federation_model(
+    federation: FederationId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (safetensors).", dir_okay=False)],
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download the present global model; its record is compared with the chain."""
+    with failures(as_json):
+        from rexis.cli.federation import download_model
+
+        download_model(federation, output, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("result")
+def federation_result(federation: FederationId, aggregator: Aggregator = None, chain: Chain = None, as_json: AsJson = False) -> None:
+    """Show the result of a statistic; its digest is compared with the chain."""
+    with failures(as_json):
+        from rexis.cli.federation import show_result
+
+        show_result(federation, aggregator=aggregator, chain=chain, as_json=as_json)

@@ -1,0 +1,84 @@
+"""`rexis ee keygen`, `show`, `encrypt` and `decrypt`. Nothing here speaks to anybody."""
+
+from pathlib import Path
+from typing import Any
+
+from rexis import ee
+from rexis.agent.keyed_models import decrypt_model_file, encrypt_model_file
+from rexis.agent.model_files import read_outputs, read_rows, read_spec, write_outputs, write_rows
+from rexis.cli.home import passphrase
+from rexis.cli.output import console, print_json
+from rexis.encoding import to_hex
+from rexis.errors import ConfigurationError
+
+
+def keygen(spec: Path, output: Path, *, mode: Any, suite: Any, knowledge: Any, accept: bool, as_json: bool) -> None:
+    """Make a key file and print what the key is for."""
+    try:
+        key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if output.exists():
+        raise ConfigurationError(f"{output} exists; a key is never overwritten")
+    key.save(output, passphrase(confirm=True))
+    _print_key(key, output, as_json)
+
+
+def show(path: Path, *, as_json: bool) -> None:
+    """Print what a key is for."""
+    _print_key(ee.Key.load(path, passphrase()), path, as_json)
+
+
+def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | None, as_json: bool) -> None:
+    """Write the keyed copy of a model or of rows."""
+    source = _one(model=model, inputs=inputs)
+    key = ee.Key.load(key_file, passphrase())
+    if model is not None:
+        record = encrypt_model_file(source, output, key)
+    else:
+        x = read_rows(source, key.spec)
+        record = write_rows(output, key.spec, ee.encrypt_inputs(x, key)).record
+    _print_written(key, output, as_json, record=to_hex(record))
+
+
+def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path | None, as_json: bool) -> None:
+    """Write the plain copy of a keyed model or of keyed answers."""
+    source = _one(model=model, outputs=outputs)
+    key = ee.Key.load(key_file, passphrase())
+    if model is not None:
+        _print_written(key, output, as_json, record=to_hex(decrypt_model_file(source, output, key)))
+        return
+    y = ee.decrypt_outputs(read_outputs(source, key.spec), key)
+    write_outputs(output, y)
+    _print_written(key, output, as_json, rows=len(y))
+
+
+def protection_line(protection: str) -> str:
+    """The label of a key or model as people read it."""
+    if protection == "obfuscation only":
+        return "[yellow]obfuscation only[/]: whoever holds the plain weights recovers the key"
+    return protection
+
+
+def _one(**given: Path | None) -> Path:
+    chosen = [path for path in given.values() if path is not None]
+    if len(chosen) != 1:
+        raise ConfigurationError(f"give one of {', '.join(f'--{name}' for name in given)}")
+    return chosen[0]
+
+
+def _print_key(key: ee.Key, path: Path, as_json: bool) -> None:
+    public = {"key_id": key.id, "mode": key.mode, "suite": key.suite, "knowledge": key.knowledge, "protection": key.protection}
+    if as_json:
+        print_json({"file": str(path), **public, "model_spec": key.spec.document()})
+        return
+    out = console()
+    out.print(f"Key [bold]{key.id}[/] in {path}: {key.suite}, for {key.mode}, {key.spec.family}", soft_wrap=True)
+    out.print(f"Protection: {protection_line(key.protection)}", soft_wrap=True)
+
+
+def _print_written(key: ee.Key, output: Path, as_json: bool, **facts: Any) -> None:
+    if as_json:
+        print_json({"file": str(output), "key_id": key.id, "protection": key.protection, **facts})
+    else:
+        console().print(f"Wrote {output}  ({', '.join(f'{name} {value}' for name, value in facts.items())})", soft_wrap=True)

@@ -1,0 +1,239 @@
+"""`rexis federation create`, `join`, `list`, `status`, `model` and `result`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from rexis.chain.deployments import Deployment
+from rexis.chain.signer import LocalSigner
+from rexis.cli.home import journal_path, require_profile, service_url, write_private
+from rexis.cli.identity import open_signer, signed_in, trusted_deployment
+from rexis.cli.output import console, print_json
+from rexis.cli.report import grid
+from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
+from rexis.encoding import from_hex, to_hex
+from rexis.errors import EncodingError, MalformedMessageError, UnavailableError, UnexpectedMessageError
+
+if TYPE_CHECKING:
+    from rexis.agent.federation.registry import Registry
+
+PAUSE_S = 0.25
+FAILED = "failed"
+FOUNDING = "founding"
+
+
+@dataclass(frozen=True)
+class AggregatorSession:
+    """Who signs, with which secret their files open, for which contracts, and the client that is signed in."""
+
+    signer: LocalSigner
+    secret: str
+    deployment: Deployment
+    client: AggregatorClient
+
+
+def create(spec: Path, *, wait: bool, timeout_s: float, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Found the federation of a file and print it."""
+    from rexis.agent.federation.founding import FederationPlan
+
+    with _session(aggregator) as session:
+        plan = FederationPlan.read(spec, founder=session.signer.address, aggregator=session.client.account())
+        founded = plan.found(session.client, session.signer, session.deployment)
+        if wait:
+            founded = _wait_until_founded(session.client, founded, timeout_s)
+            # The aggregator says that it is on chain; this side's node is asked.
+            _check_founding(founded, _registry(session, chain))
+    _print(founded, as_json)
+
+
+def join_federation(federation: str, site: Path | None, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Check a federation, join it, and print it."""
+    from rexis.agent.federation.holding import registered_root
+    from rexis.agent.federation.membership import join
+    from rexis.agent.federation.records import FederationRecords
+    from rexis.agent.federation.site_policy import SitePolicy
+    from rexis.agent.journal import Journal
+    from rexis.agent.registration import Target
+
+    policy = SitePolicy() if site is None else _policy(site)
+    number = _federation(federation)
+    with _session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        contracts, owner = session.deployment.contracts, session.signer.address
+        target = Target(session.deployment.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
+        config = session.client.federation(number).config
+        if owner not in config.roster:
+            raise UnexpectedMessageError(f"{owner} is not among the members of federation {federation}")
+        root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
+        records, registry = FederationRecords(journal), _registry(session, chain)
+        joined = join(records, registry, session.client, number, member=owner, content_root=root, policy=policy)
+    _print(joined, as_json)
+
+
+def list_federations(limit: int, *, aggregator: str | None, as_json: bool) -> None:
+    """Print the caller's newest federations."""
+    with _session(aggregator) as session:
+        found = list(islice(session.client.federations(), limit))
+    if as_json:
+        print_json([_document(each) for each in found])
+        return
+    table = grid("federation", "name", "kind", "state", "round", "joined")
+    for each in found:
+        joined = f"{len(each.joined)} of {len(each.config.members)}"
+        table.add_row(to_hex(each.id), Text(each.config.name), each.config.kind, each.state, f"{each.round} of {each.rounds_total}", joined)
+    console().print(table)
+
+
+def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> None:
+    """Print a federation and its rounds."""
+    number = _federation(federation)
+    with _session(aggregator) as session:
+        found, rounds = session.client.federation(number), session.client.rounds(number)
+    if as_json:
+        print_json({**_document(found), "rounds": [_round_document(each) for each in rounds]})
+        return
+    _print(found, as_json)
+    table = grid("round", "attempt", "state", "survivors", "loss", "model")
+    for each in rounds:
+        loss = "" if each.metrics is None else str(each.metrics.get("loss", ""))
+        model = Text(each.reason) if each.model is None else Text(to_hex(each.model))
+        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), Text(loss), model)
+    console().print(table)
+
+
+def download_model(federation: str, output: Path, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Write the present global model to a file."""
+    from rexis.agent.federation.membership import fetch_model
+
+    number = _federation(federation)
+    with _session(aggregator) as session:
+        config = session.client.federation(number).config
+        content, record = fetch_model(_registry(session, chain), session.client, number, config)
+    write_private(output, content)
+    if as_json:
+        print_json({"federation": federation, "model": to_hex(record), "bytes": len(content), "output": str(output)})
+    else:
+        console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
+
+
+def show_result(federation: str, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Print the result of a statistic."""
+    from rexis.agent.federation.membership import fetch_result
+
+    number = _federation(federation)
+    with _session(aggregator) as session:
+        config = session.client.federation(number).config
+        result = fetch_result(_registry(session, chain), session.client, number, config)
+    document = result.document()
+    if as_json:
+        print_json({"federation": federation, "digest": to_hex(result.digest), "result": document})
+        return
+    console().print(f"{result.count} rows; digest {to_hex(result.digest)}, as it stands on chain.", soft_wrap=True)
+    table = grid("feature", "mean", "sd")
+    for name, mean, sd in zip(config.features.names, document["mean"], document["sd"], strict=True):
+        table.add_row(Text(name), mean, sd)
+    console().print(table)
+
+
+@contextmanager
+def _session(aggregator: str | None) -> Iterator[AggregatorSession]:
+    profile = require_profile()
+    signer, secret = open_signer(profile)
+    url = service_url("aggregator", aggregator, profile)
+    with signed_in("aggregator", url, signer, profile.chain_id) as connection:
+        yield AggregatorSession(signer, secret, trusted_deployment(profile.chain_id), AggregatorClient(connection))
+
+
+def _registry(session: AggregatorSession, chain: str | None) -> "Registry":
+    from rexis.agent.federation.registry import Registry
+    from rexis.chain.connection import Chain
+
+    return Registry(Chain.connect(service_url("chain", chain, require_profile()), session.deployment))
+
+
+def _check_founding(founded: Federation, registry: "Registry") -> None:
+    from rexis.agent.federation.admission import check_founding
+
+    check_founding(founded.id, founded.config, registry)
+
+
+def _policy(site: Path) -> Any:
+    from rexis.agent.federation.site_policy import SitePolicy
+    from rexis.agent.site import read_site
+
+    return read_site(site).federations or SitePolicy()
+
+
+def _wait_until_founded(client: AggregatorClient, founded: Federation, timeout_s: float) -> Federation:
+    deadline = monotonic() + timeout_s
+    while founded.state == FOUNDING:
+        if monotonic() > deadline:
+            raise UnavailableError(f"federation {to_hex(founded.id)} is not on chain after {timeout_s:.0f} s; run the same command again")
+        sleep(PAUSE_S)
+        founded = client.federation(founded.id)
+    if founded.state == FAILED:
+        raise UnexpectedMessageError(f"federation {to_hex(founded.id)} failed: {founded.reason}")
+    return founded
+
+
+def _federation(text: str) -> bytes:
+    try:
+        return from_hex(text.lower(), 32)
+    except EncodingError as error:
+        raise MalformedMessageError(f"federation: {error}") from error
+
+
+def _document(federation: Federation) -> dict[str, Any]:
+    return {
+        "id": to_hex(federation.id),
+        "name": federation.config.name,
+        "kind": federation.config.kind,
+        "state": federation.state,
+        "reason": federation.reason,
+        "founder": federation.config.founder,
+        "members": list(federation.config.roster),
+        "joined": list(federation.joined),
+        "round": federation.round,
+        "rounds_total": federation.rounds_total,
+        "model": to_hex(federation.model),
+        "config": federation.config.document(),
+        "created_at": federation.created_at.isoformat(),
+    }
+
+
+def _round_document(record: RoundRecord) -> dict[str, Any]:
+    return {
+        "round": record.round,
+        "attempt": record.attempt,
+        "state": record.state,
+        "reason": record.reason,
+        "survivors": list(record.survivors),
+        "base_model": to_hex(record.base_model),
+        "model": None if record.model is None else to_hex(record.model),
+        "aggregate": None if record.aggregate is None else to_hex(record.aggregate),
+        "metrics": record.metrics,
+        "transactions": record.transactions,
+    }
+
+
+def _print(federation: Federation, as_json: bool) -> None:
+    if as_json:
+        print_json(_document(federation))
+        return
+    lines = grid("", "")
+    for name, value in (
+        ("federation", to_hex(federation.id)),
+        ("name", federation.config.name),
+        ("kind", federation.config.kind),
+        ("state", f"{federation.state} {federation.reason}".strip()),
+        ("round", f"{federation.round} of {federation.rounds_total}"),
+        ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
+        ("model", to_hex(federation.model)),
+    ):
+        lines.add_row(name, Text(value))
+    console().print(lines)

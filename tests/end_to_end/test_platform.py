@@ -8,16 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from rich.console import Console
 
-from examples.heart.__main__ import Hospital, compare_with_chain
-from rexis.client.marketplace import CatalogueEntry
+from examples.heart.checks import compare_with_chain
+from examples.heart.parties import Hospital
+from rexis.chain.connection import Chain
+from rexis.chain.deployments import load
 from services.local import record
 from services.local.platform import Platform
 from services.local.process import State
@@ -49,9 +50,15 @@ def ready(url: str) -> bool:
         return False
 
 
-def register(folder: Path, marketplace_url: str) -> CatalogueEntry:
+def register(folder: Path, marketplace_url: str) -> dict[str, Any]:
     """A new hospital registers its table, as in the demo."""
-    return Hospital(folder / f"hospital-{secrets.token_hex(4)}", marketplace_url).register(Console(file=StringIO()))
+    hospital = Hospital("Cleveland", folder / secrets.token_hex(4), {"marketplace": marketplace_url}, {})
+    hospital.sign_in()
+    return hospital.register()
+
+
+def read_chain(platform: Platform) -> Chain:
+    return Chain.connect(platform.urls["chain"], load(31337))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,7 @@ def test_everything_is_ready_and_listens_on_loopback_only(platform: Platform) ->
 
 def test_what_a_hospital_registers_is_in_the_catalogue_as_on_the_chain(platform: Platform, tmp_path: Path) -> None:
     entry = register(tmp_path, platform.urls["marketplace"])
-    compare_with_chain(Console(file=StringIO()), platform.urls["chain"], entry)
+    compare_with_chain(read_chain(platform), entry)
 
 
 @pytest.mark.parametrize("name", CHILDREN)
@@ -97,7 +104,7 @@ def test_a_registration_survives_a_kill_in_the_middle(platform: Platform, tmp_pa
     until(lambda: ready(platform.urls["marketplace"]) or name != "chain", "the marketplace sees the chain again")
     entry = register(tmp_path, platform.urls["marketplace"])
     until(lambda: all_ready(platform), "everything is ready again")
-    compare_with_chain(Console(file=StringIO()), platform.urls["chain"], entry)
+    compare_with_chain(read_chain(platform), entry)
 
 
 def test_what_runs_already_is_used_and_not_started(platform: Platform, tmp_path: Path) -> None:
@@ -145,9 +152,9 @@ def test_a_killed_platform_leaves_no_process_and_starts_again_with_everything_it
     until(lambda: not members(f"{data_dir}#"), "the guard has ended every process")
 
     second = start(data_dir)
-    url = f"{marketplace_url(data_dir)}/v1/datasets/{entry.token_id}"
+    url = f"{marketplace_url(data_dir)}/v1/datasets/{entry['token_id']}"
     until(lambda: httpx.get(url, timeout=5).status_code == 200, "the data set is in the catalogue again")
-    assert httpx.get(url, timeout=5).json()["content_root"] == "0x" + entry.content_root.hex()
+    assert httpx.get(url, timeout=5).json()["content_root"] == entry["content_root"]
 
     stopped = subprocess.run(command("down", data_dir=data_dir), cwd=ROOT, capture_output=True, text=True, check=True)
     assert "no process is left" in stopped.stdout

@@ -11,6 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import rfc8785
@@ -21,11 +22,39 @@ from eth_hash.auto import keccak
 
 from rexis.errors import EncodingError
 
-# Importing py_ecc, which eth_account and web3 do, raises the interpreter's recursion limit to 100,000; from there a hundred kilobytes of
-# "[" end the process with a segmentation fault inside json instead of a RecursionError. So it is imported here, and the limit put back.
 _INTERPRETER_RECURSION_LIMIT = 1000
-importlib.import_module("py_ecc")
-sys.setrecursionlimit(_INTERPRETER_RECURSION_LIMIT)
+_BLS_CURVE_ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
+
+
+class _Deferred:
+    """Stands for `py_ecc.bls.G2ProofOfPossession` until somebody uses it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("py_ecc.bls").G2ProofOfPossession, name)
+
+
+def _import_keystores() -> None:
+    """Import eth_keyfile, which eth_account and web3 do, without two things that it does to every process.
+
+    For validators' keys (EIP-2335) it loads the pairings of py_ecc, most of a second of computing, so these wait here until they are
+    used. And py_ecc raises the interpreter's recursion limit to 100,000; from there a hundred kilobytes of "[" end the process with a
+    segmentation fault inside json instead of a RecursionError, so the limit is put back.
+    """
+    stand_ins = {"py_ecc.bls": {"G2ProofOfPossession": _Deferred()}, "py_ecc.bls12_381": {"curve_order": _BLS_CURVE_ORDER}}
+    placed = {name: members for name, members in stand_ins.items() if name not in sys.modules}
+    for name, members in placed.items():
+        sys.modules[name] = module = ModuleType(name)
+        for member, value in members.items():
+            setattr(module, member, value)
+    try:
+        importlib.import_module("eth_keyfile.keyfile")
+    finally:
+        for name in placed:
+            del sys.modules[name]
+        sys.setrecursionlimit(_INTERPRETER_RECURSION_LIMIT)
+
+
+_import_keystores()
 
 # I-JSON (RFC 7493): beyond this, readers that hold numbers as doubles disagree about the value.
 MAX_SAFE_INTEGER = 2**53 - 1

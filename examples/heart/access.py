@@ -2,22 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
-import yaml
-
 from examples.heart.ledger import LedgerEvent
-from examples.heart.parties import CommandRefusedError, Hospital, Party, in_parallel
-from rexis.errors import VerificationError
+from examples.heart.parties import Hospital, Party, in_parallel
+from rexis.client.access import AccessClient, AccessRequest
+from rexis.client.queries import Query, QueryClient
+from rexis.errors import ServiceError, VerificationError
+from rexis.policy.duo import Permission
 from rexis.protocol.queries import TableQuery, TableResult
 
-PURPOSE = "HMB"
-DECLARED = ("--non-commercial", "--publish-from", "2027-06-01", "--text", "Which findings predict narrowed coronary arteries?")
-# Purposes that the tables' policy does not cover, as options of `rexis access request`.
+PURPOSE = Permission.HMB
+DAYS = 90
+DECLARED = {"commercial": False, "publish_from": "2027-06-01"}
+QUESTION = "Which findings predict narrowed coronary arteries?"
+# Purposes that the tables' policy does not cover.
 REFUSED = {
-    "POA": ("--purpose", "POA", *DECLARED),
-    "HMB, commercial": ("--purpose", "HMB", "--publish-from", "2027-06-01"),
+    "POA": {"use": "POA", **DECLARED},
+    "HMB, commercial": {"use": "HMB", **DECLARED, "commercial": True},
 }
+QUERY_TIMEOUT_S = 180.0
 DIAGNOSIS_BY_AGE = {
     "version": 1,
     "kind": "table",
@@ -42,24 +47,24 @@ def grant_access(group: Party, hospitals: Sequence[Hospital]) -> list[dict[str, 
     Raises:
         VerificationError: a purpose that the policy excludes was not refused.
     """
-    ask = [partial(group.rexis, "access", "request", hospital.dataset, "--purpose", PURPOSE, *DECLARED) for hospital in hospitals]
-    requests = in_parallel(ask)
+    with group.session("marketplace") as connection:
+        client = AccessClient(connection)
+        requests = [_ask(client, hospital, {"use": PURPOSE.name, **DECLARED}) for hospital in hospitals]
+        refusals = {purpose: _refusal(client, hospitals[0], declared) for purpose, declared in REFUSED.items()}
     answers = in_parallel(
-        [partial(hospital.rexis, "access", "grant", request["id"], "--yes") for hospital, request in zip(hospitals, requests, strict=True)]
+        [partial(hospital.rexis, "access", "grant", request.id, "--yes") for hospital, request in zip(hospitals, requests, strict=True)]
     )
     rows = [
         {
             "hospital": hospital.name,
-            "purpose": PURPOSE,
+            "purpose": PURPOSE.name,
             "decision": answer["state"],
             "reason": "covered by the policy, signed by the hospital",
         }
         for hospital, answer in zip(hospitals, answers, strict=True)
     ]
-    refusals = in_parallel([partial(_refusal, group, hospitals[0], options) for options in REFUSED.values()])
     rows += [
-        {"hospital": hospitals[0].name, "purpose": purpose, "decision": "refused", "reason": reason}
-        for purpose, reason in zip(REFUSED, refusals, strict=True)
+        {"hospital": hospitals[0].name, "purpose": purpose, "decision": "refused", "reason": reason} for purpose, reason in refusals.items()
     ]
     return [{**row, "dataset": next(each.dataset for each in hospitals if each.name == row["hospital"])} for row in rows]
 
@@ -87,55 +92,48 @@ def ask_queries(group: Party, hospitals: Sequence[Hospital]) -> dict[str, Any]:
     Raises:
         VerificationError: an answer to another question, or the isolating query was released.
     """
-    table = group.write("diagnosis-by-age.yaml", yaml.safe_dump(DIAGNOSIS_BY_AGE, sort_keys=False))
-    isolating = group.write("isolating.yaml", yaml.safe_dump(ISOLATING, sort_keys=False))
-    datasets = [hospital.dataset for hospital in hospitals]
-    released, stopped = in_parallel(
-        [
-            partial(group.rexis, "query", "submit", *datasets, table, "--purpose", PURPOSE, "--wait"),
-            partial(group.rexis, "query", "submit", datasets[0], isolating, "--purpose", PURPOSE, "--wait"),
-        ]
-    )
+    with group.session("marketplace") as connection:
+        client = QueryClient(connection)
+        asked_for = [(hospital.dataset, DIAGNOSIS_BY_AGE) for hospital in hospitals] + [(hospitals[0].dataset, ISOLATING)]
+        queries = [client.submit(dataset, PURPOSE, query, idempotency_key=token_hex(16)) for dataset, query in asked_for]
+        *released, stopped = [client.wait_for(query.id, timeout_s=QUERY_TIMEOUT_S) for query in queries]
     asked = TableQuery.parse(DIAGNOSIS_BY_AGE)
     answers = [{"hospital": hospital.name, **_answer(asked, found)} for hospital, found in zip(hospitals, released, strict=True)]
     if not any(answer["rows"] for answer in answers):
         raise VerificationError("expected a released table from at least one hospital, got none")
-    for found in stopped:
-        if found["state"] not in ("held", "refused"):
-            raise VerificationError(f"expected the isolating query to be stopped, got {found['state']}")
+    if stopped.state not in ("held", "refused"):
+        raise VerificationError(f"expected the isolating query to be stopped, got {stopped.state}")
+    question = f"Women of 70 or 71 years by diagnosis, at {hospitals[0].name}: so few that the table would point at persons."
     return {
         "text": "Diagnosis by age band, counted by each hospital's own agent.",
         "answers": answers,
-        "stopped": [
-            {
-                "state": found["state"],
-                "text": f"Women of 70 or 71 years by diagnosis, at {hospitals[0].name}: so few that the table would point at persons.",
-                "note": found["rule"] or found["note"] or "",
-            }
-            for found in stopped
-        ],
+        "stopped": [{"state": stopped.state, "text": question, "note": stopped.rule or stopped.note or ""}],
     }
 
 
-def _refusal(group: Party, hospital: Hospital, options: Sequence[str]) -> str:
+def _ask(client: AccessClient, hospital: Hospital, purpose: Mapping[str, Any]) -> AccessRequest:
+    return client.request(hospital.dataset, purpose, DAYS, text=QUESTION, idempotency_key=token_hex(16))
+
+
+def _refusal(client: AccessClient, hospital: Hospital, purpose: Mapping[str, Any]) -> str:
     try:
-        group.rexis("access", "request", hospital.dataset, *options)
-    except CommandRefusedError as error:
-        return error.message
-    raise VerificationError(f"expected the request with {' '.join(options)} to be refused")
+        _ask(client, hospital, purpose)
+    except ServiceError as error:
+        return str(error.problem.get("detail") or error)
+    raise VerificationError(f"expected the purpose {purpose} to be refused")
 
 
-def _answer(asked: TableQuery, found: dict[str, Any]) -> dict[str, Any]:
+def _answer(asked: TableQuery, found: Query) -> dict[str, Any]:
     """A released table as rows of the first dimension; other outcomes with their note."""
-    note = found["rule"] or found["note"] or ""
+    note = found.rule or found.note or ""
     columns = [asked.dimensions[0].column, *DIAGNOSIS]
-    if found["result"] is None:
-        return {"state": found["state"], "note": note, "columns": columns, "rows": []}
-    result = TableResult.parse(found["result"])
+    if found.result is None:
+        return {"state": found.state, "note": note, "columns": columns, "rows": []}
+    result = TableResult.parse(found.result)
     result.check(asked)
     width = len(DIAGNOSIS)
     rows = [
         {"label": label, "cells": list(result.cells[width * place : width * (place + 1)])}
         for place, label in enumerate(asked.dimensions[0].labels)
     ]
-    return {"state": found["state"], "note": note, "columns": columns, "rows": rows}
+    return {"state": found.state, "note": note, "columns": columns, "rows": rows}

@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 import torch
-import yaml
 
 from examples.heart.drop_out import DropOut
 from examples.heart.experimenter import LEARNING_RATE, feature_spec
 from examples.heart.parties import Hospital, Party, in_parallel
 from rexis.agent.federation.contribution import MODEL_DTYPE
+from rexis.agent.federation.founding import FederationPlan
+from rexis.chain.deployments import load
+from rexis.chain.signer import LOCAL_CHAIN_ID
 from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import ProtocolError, UnavailableError
@@ -20,6 +22,7 @@ from rexis.models.builders import build
 from rexis.models.spec import LogisticConfig, MLPConfig, ModelSpec
 from rexis.policy.duo import Permission
 from rexis.protocol.batch import read_file
+from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.file_spec import FileSpec
 
 STEPS = 5
@@ -29,6 +32,7 @@ CLIPPING_NORM = "8"
 # Cleveland, the largest, has 199 rows: nobody's weight is cut.
 WEIGHT_CAP, WEIGHT_BAND = 200, 10
 POLL_S = 0.25
+FOUNDING_TIMEOUT_S = 120.0
 ENDED = frozenset({"finished", "failed"})
 MODELS = {
     "logistic regression": ModelSpec(LogisticConfig(len(feature_spec().names))),
@@ -40,9 +44,8 @@ OnRound = Callable[[str, int, int], None]
 
 def shared_terms(group: Party, hospitals: Sequence[Hospital], aggregator: str, *, stage_s: int) -> dict[str, Any]:
     """What the federations have in common: four hospitals, of which one may collude with the aggregator and one may drop out."""
-    members = sorted(
-        ({"address": each.address, "dataset": each.dataset} for each in hospitals), key=lambda member: member["address"].lower()
-    )
+    ascending = sorted(hospitals, key=lambda hospital: hospital.address.lower())
+    members = [{"address": hospital.address, "dataset": hospital.dataset} for hospital in ascending]
     return {
         "version": 1,
         "founder": group.address,
@@ -81,16 +84,26 @@ def training_config(terms: dict[str, Any], name: str, *, rounds: int, standardis
     return {**terms, "name": name, "kind": "training", "training": plan, "statistics": None}
 
 
-def found(group: Party, config: dict[str, Any]) -> str:
-    """Found a federation and return its id."""
-    file = group.write(f"{config['name'].replace(' ', '-').replace(',', '')}.yaml", yaml.safe_dump(config, sort_keys=False))
-    federation: str = group.rexis("federation", "create", file)["id"]
-    return federation
+def found(group: Party, client: AggregatorClient, config: dict[str, Any]) -> str:
+    """Found a federation, wait until it is on chain, and return its id.
+
+    Raises:
+        ProtocolError: it failed, or is not on chain in time.
+    """
+    plan = FederationPlan(FederationConfig.parse(config))
+    founded = plan.found(client, group.signer, load(LOCAL_CHAIN_ID))
+    deadline = time.monotonic() + FOUNDING_TIMEOUT_S
+    while founded.state == "founding" and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        founded = client.federation(founded.id)
+    if founded.state in ("founding", "failed"):
+        raise ProtocolError(f"the federation for {config['name']} is {founded.state} after {FOUNDING_TIMEOUT_S:.0f} s: {founded.reason}")
+    return to_hex(founded.id)
 
 
-def join(hospitals: Sequence[Hospital], federation: str) -> None:
-    """Let every hospital check a federation and join it; its rounds then begin."""
-    in_parallel([partial(hospital.rexis, "federation", "join", federation) for hospital in hospitals])
+def join(hospitals: Sequence[Hospital], *federations: str) -> None:
+    """Let every hospital check federations and join them; their rounds then begin."""
+    in_parallel([partial(hospital.rexis, "federation", "join", *federations, "--site", "site.toml") for hospital in hospitals])
 
 
 def watch(

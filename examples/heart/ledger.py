@@ -30,7 +30,8 @@ def read_ledger(chain: Chain) -> list[LedgerEvent]:
     names = {contract.address: name for name, contract in chain.deployment.contracts.items()}
     gas: dict[bytes, int] = {}
     events = []
-    for log in chain.web3.eth.get_logs({"address": list(names), "fromBlock": chain.deployment.start_block}):
+    asked: Any = {"address": list(names), "fromBlock": chain.deployment.start_block}
+    for log in chain.web3.eth.get_logs(asked):
         decoded = decode_event(names[log["address"]], [bytes(topic) for topic in log["topics"]], bytes(log["data"]))
         if decoded is None or decoded[0] in WITHOUT_INTEREST:
             continue

@@ -1,4 +1,5 @@
-"""The parties of the story: each has its own folder, key and passphrase, and does everything with the command `rexis`.
+"""The parties of the story: each has its own folder, key and passphrase. The hospitals work with the command `rexis`, the research group
+with the command and the SDK.
 
 Nothing of a folder is given to the platform; what a party tells it goes through the services' REST interfaces.
 """
@@ -10,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,10 @@ INSTITUTIONS = {
 }
 COMMAND = Path(sysconfig.get_path("scripts")) / "rexis"
 COMMAND_TIMEOUT_S = 240.0
+# As a person would who reads that a service does not answer.
+ATTEMPTS, PAUSE_S = 6, 4.0
+CALL_ATTEMPTS = 20
+AWAY = "(HTTP 503)"
 SITE = """\
 poll_interval_s = 0.4
 
@@ -72,6 +79,10 @@ class CommandRefusedError(RexisError):
         self.kind, self.message = kind, message
 
 
+class ServiceAwayError(CommandRefusedError, UnavailableError):
+    """A `rexis` command found that something does not answer."""
+
+
 class Party:
     """Someone with an identity of its own.
 
@@ -91,6 +102,7 @@ class Party:
         self.folder.mkdir(parents=True, mode=0o700)
         self.passphrase = secrets.token_urlsafe(24)
         self.address = ""
+        self._urls = urls
         inherited = {variable: value for variable, value in os.environ.items() if not variable.startswith("REXIS_")}
         self.environment = {
             **inherited,
@@ -103,13 +115,16 @@ class Party:
         }
 
     def rexis(self, *arguments: str | Path | int) -> Any:
-        """Run one command as this party and return the JSON that it prints.
+        """Run one command as this party and return the JSON that it prints; again, if a service was away for a moment.
 
         Raises:
-            CommandRefusedError: it failed; the message is the command's own.
-            UnavailableError: it did not end in time, or broke.
+            CommandRefusedError: it failed; the message is the command's own, unless it broke or did not end in time.
         """
         words = [str(argument) for argument in arguments]
+        return _patiently(lambda: self._run(words))
+
+    def _run(self, words: Sequence[str]) -> Any:
+        name = " ".join(words[:2])
         try:
             done = subprocess.run(
                 [str(COMMAND), *words, "--json"],
@@ -122,14 +137,16 @@ class Party:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UnavailableError(f"`rexis {' '.join(words[:2])}` of {self.name} did not end within {COMMAND_TIMEOUT_S:.0f} s") from error
+            raise CommandRefusedError(name, "Timeout", f"of {self.name} did not end within {COMMAND_TIMEOUT_S:.0f} s") from error
         try:
             answer = json.loads(done.stdout)
         except ValueError:
             said = " ".join((done.stderr or done.stdout).split()) or "it printed nothing"
-            raise UnavailableError(f"`rexis {' '.join(words[:2])}` of {self.name} broke: {said[-300:]}") from None
+            raise CommandRefusedError(name, "Defect", f"of {self.name} broke: {said[-300:]}") from None
         if done.returncode != 0 and isinstance(answer, dict) and "error" in answer:
-            raise CommandRefusedError(" ".join(words[:2]), answer["error"]["kind"], answer["error"]["message"])
+            told = answer["error"]
+            away = told["kind"] == UnavailableError.__name__ or AWAY in told["message"]
+            raise (ServiceAwayError if away else CommandRefusedError)(name, told["kind"], told["message"])
         return answer
 
     def write(self, name: str, content: str) -> Path:
@@ -142,12 +159,17 @@ class Party:
         """Make a key and sign in with it."""
         self.address = self.rexis("login", "--create")["address"]
 
+    @cached_property
+    def signer(self) -> LocalSigner:
+        """This party's key, opened."""
+        return LocalSigner.from_keystore(self.folder / "home" / "keys" / f"{self.address}.json", self.passphrase)
+
     @contextmanager
-    def session(self, service: str, url: str) -> Iterator[Connection]:
-        """The SDK's connection to a service, signed in as this party."""
-        signer = LocalSigner.from_keystore(self.folder / "home" / "keys" / f"{self.address}.json", self.passphrase)
-        with Connection(url, service=f"the {service}") as connection:
-            connection.authorise = SignInSession(connection, signer, LOCAL_CHAIN_ID).token
+    def session(self, service: str) -> Iterator[Connection]:
+        """The SDK's connection to a service, signed in as this party; it waits for a service that is away for a moment."""
+        with Connection(self._urls[service], service=f"the {service}", attempts=CALL_ATTEMPTS) as connection:
+            token = SignInSession(connection, self.signer, LOCAL_CHAIN_ID).token
+            connection.authorise = lambda renew: _patiently(lambda: token(renew))
             yield connection
 
     @property
@@ -244,6 +266,16 @@ class Hospital(Party):
         rows = [",".join(row).encode() for row in table.rows]
         objects = [canonical_json(dict(zip(table.columns, row, strict=True))) for row in table.rows]
         return [*rows, *objects, *each, *(salt.hex().encode() for salt in each), self.passphrase.encode()]
+
+
+def _patiently(action: Callable[[], Any]) -> Any:
+    """Do something, and again if what it depends on is away; the last failure is raised."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except UnavailableError:
+            time.sleep(PAUSE_S)
+    return action()
 
 
 def in_parallel(actions: Sequence[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import stamina.instrumentation
 import torch
 from rich.console import Console
 
@@ -86,13 +87,15 @@ class Story:
         shutil.rmtree(folder, ignore_errors=True)
         # Thirty processes share this machine: more threads would only wait for each other.
         torch.set_num_threads(1)
+        # A service that is away for a moment is waited for; each attempt would be logged into the demo's output.
+        stamina.instrumentation.set_on_retry_hooks([])
         began = time.monotonic()
         with self._platform() as platform, self._parties(platform):
             chain = Chain.connect(platform.urls["chain"], load(CHAIN_ID))
             self._register(chain)
             rows = self._grant()
             query = self._query()
-            trained = self._train(platform, chain)
+            trained = self._train(chain)
             with self.steps.step("encrypted network, encrypted patients"):
                 asked = ask_encrypted(self.hospitals[0], trained)
             with self.steps.step("receipts into a root on chain, checked offline"):
@@ -178,10 +181,10 @@ class Story:
             self.steps.note(f"{stopped['state']}: {stopped['text']}")
         return query
 
-    def _train(self, platform: Platform, chain: Chain) -> Trained:
+    def _train(self, chain: Chain) -> Trained:
         setting = self.setting
         plan = Plan(setting.rounds, setting.stage_s, setting.drop_in, setting.federations_timeout_s)
-        with self._group.session("aggregator", platform.urls["aggregator"]) as connection:
+        with self._group.session("aggregator") as connection:
             dropping = next(hospital for hospital in self.hospitals if hospital.name == DROPPING)
             trained = train(self.steps, self._group, self.hospitals, AggregatorClient(connection), chain, plan, dropping=dropping)
         for finding in trained.findings:

@@ -77,7 +77,7 @@ def train(
     terms = federations.shared_terms(group, hospitals, client.account(), stage_s=plan.stage_s)
     with steps.step("mean and standard deviation, by one secure sum") as step:
         config = federations.statistics_config(terms)
-        statistic = federations.found(group, config)
+        statistic = federations.found(group, client, config)
         federations.join(hospitals, statistic)
         federations.watch(client, {config["name"]: statistic}, hospitals, timeout_s=plan.timeout_s, on_round=step.show)
         moments = fetch_result(registry, client, from_hex(statistic, 32), FederationConfig.parse(config))
@@ -85,10 +85,9 @@ def train(
         configs = {
             name: federations.training_config(terms, name, rounds=plan.rounds, standardisation=statistic) for name in federations.MODELS
         }
-        ids = {name: federations.found(group, config) for name, config in configs.items()}
+        ids = {name: federations.found(group, client, config) for name, config in configs.items()}
         initial = client.model(from_hex(ids[LOGISTIC], 32))
-        for federation in ids.values():
-            federations.join(hospitals, federation)
+        federations.join(hospitals, *ids.values())
         with ExitStack() as stack:
             drop_out = None if plan.drop_in is None else stack.enter_context(DropOut(dropping, ids[LOGISTIC], plan.drop_in))
             seconds = federations.watch(client, ids, hospitals, timeout_s=plan.timeout_s, on_round=step.show, drop_out=drop_out)
@@ -152,7 +151,7 @@ def first_updates(
             columns, rows, _ = split_rows(hospital.name, {hospital.name: hospital.split})
             table = Table(tuple(columns), tuple(tuple(row) for row in rows))
             vectors.append(training_vector(config, manifest, model, prepare_rows(config, table, moments)))
-    total = np.sum(vectors, axis=0, dtype=vectors[0].dtype)
+    total: Any = np.sum(vectors, axis=0, dtype=vectors[0].dtype)
     if vector_digest(total) != first.aggregate:
         raise VerificationError("the updates computed again do not add up to the sum on chain: a search for them would prove nothing")
     return [vector.tobytes() for vector in vectors]

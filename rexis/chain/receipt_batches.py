@@ -6,10 +6,12 @@ from hexbytes import HexBytes
 from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound
 
 from rexis.chain.connection import NODE_FAILURES, Chain, open_web3
+from rexis.chain.contract_accounts import check_wallet_signature
 from rexis.chain.events import decode_event
 from rexis.encoding import checksum_address, to_hex
-from rexis.errors import UnavailableError, VerificationError
+from rexis.errors import SignatureError, UnavailableError, VerificationError
 from rexis.protocol.receipt_bundle import ReceiptBundle
+from rexis.protocol.receipt_signature import receipt_message
 
 INFERENCES, MODELS = "InferenceRegistry", "ModelRegistry"
 ABSENT, AUTHORISED = 0, 1
@@ -46,6 +48,26 @@ def verify_committed(chain: Chain, bundle: ReceiptBundle) -> None:
         _verify_transaction(chain, bundle)
     except NODE_FAILURES as error:
         raise _no_answer(error) from error
+
+
+def verify_signed(chain: Chain, bundle: ReceiptBundle) -> None:
+    """Check that the issuer signed the receipt: by a key, or as a contract account of this chain, for which alone the chain is asked.
+
+    Raises:
+        SignatureError: another key signed, or something else, and the issuer is no contract here that accepts it.
+        UnavailableError: the node does not answer.
+    """
+    try:
+        bundle.verify_signature()
+    except SignatureError as refused:
+        receipt, chain_id = bundle.receipt, bundle.batch.chain_id
+        # The same address may be another's contract elsewhere.
+        if chain_id != chain.deployment.chain_id:
+            raise SignatureError(f"{refused}; the node is on chain {chain.deployment.chain_id}, not on {chain_id}") from refused
+        try:
+            check_wallet_signature(chain.web3, receipt.issuer, receipt_message(receipt, chain_id).hash(), receipt.signature, refused)
+        except NODE_FAILURES as error:
+            raise _no_answer(error) from error
 
 
 def verify_vouched(chain: Chain, owner: str, model: bytes) -> None:

@@ -1,6 +1,6 @@
 """`rexis federation create`, `join`, `list`, `status`, `model` and `result`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -52,8 +52,8 @@ def create(spec: Path, *, wait: bool, timeout_s: float, aggregator: str | None, 
     _print(founded, as_json)
 
 
-def join_federation(federation: str, site: Path | None, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
-    """Check a federation, join it, and print it."""
+def join_federations(federations: Sequence[str], site: Path | None, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Check federations in turn, join each, and print them: one JSON object, or a list if there are several."""
     from rexis.agent.federation.holding import registered_root
     from rexis.agent.federation.membership import join
     from rexis.agent.federation.records import FederationRecords
@@ -62,17 +62,23 @@ def join_federation(federation: str, site: Path | None, *, aggregator: str | Non
     from rexis.agent.registration import Target
 
     policy = SitePolicy() if site is None else _policy(site)
-    number = _federation(federation)
+    numbers = [_federation(federation) for federation in federations]
+    joined = []
     with _session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
         contracts, owner = session.deployment.contracts, session.signer.address
         target = Target(session.deployment.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
-        config = session.client.federation(number).config
-        if owner not in config.roster:
-            raise UnexpectedMessageError(f"{owner} is not among the members of federation {federation}")
-        root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
         records, registry = FederationRecords(journal), _registry(session, chain)
-        joined = join(records, registry, session.client, number, member=owner, content_root=root, policy=policy)
-    _print(joined, as_json)
+        for number in numbers:
+            config = session.client.federation(number).config
+            if owner not in config.roster:
+                raise UnexpectedMessageError(f"{owner} is not among the members of federation {to_hex(number)}")
+            root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
+            joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy))
+    if as_json and len(joined) > 1:
+        print_json([_document(each) for each in joined])
+        return
+    for each in joined:
+        _print(each, as_json)
 
 
 def list_federations(limit: int, *, aggregator: str | None, as_json: bool) -> None:

@@ -84,7 +84,6 @@ def examine(content: bytes, evidence: Evidence) -> list[Claim]:
     checks = {
         "form": Check(lambda: None),
         "checksum": Check(bundle.verify_checksum),
-        "receipt-signature": Check(bundle.verify_signature),
         "batch-id": Check(bundle.verify_batch_id),
         "inclusion": Check(bundle.verify_inclusion, needs=("batch-id",)),
         "privacy": NO_STATEMENT_ON_PRIVACY,
@@ -128,17 +127,26 @@ def _expectations(bundle: ReceiptBundle, evidence: Evidence) -> dict[str, Check 
 def _on_chain(bundle: ReceiptBundle, evidence: Evidence) -> dict[str, Check | str]:
     if evidence.rpc_url is None:
         missing = "name a node with --rpc"
-        return {"record-on-chain": missing, "model-authorised": missing}
+        signed = Check(partial(_verify_signature_offline, bundle))
+        return {"receipt-signature": signed, "record-on-chain": missing, "model-authorised": missing}
     from rexis.chain.connection import Chain
-    from rexis.chain.receipt_batches import chain_id_of, verify_committed, verify_vouched
+    from rexis.chain.receipt_batches import chain_id_of, verify_committed, verify_signed, verify_vouched
     from rexis.cli.identity import trusted_deployment
 
     # The node says which chain it is, and is held to that chain's record: what the bundle says is what is to be checked.
     chain = Chain.connect(evidence.rpc_url, trusted_deployment(chain_id_of(evidence.rpc_url)))
     return {
+        "receipt-signature": Check(partial(verify_signed, chain, bundle)),
         "record-on-chain": Check(partial(verify_committed, chain, bundle)),
         "model-authorised": Check(partial(verify_vouched, chain, bundle.batch.owner, bundle.receipt.model)),
     }
+
+
+def _verify_signature_offline(bundle: ReceiptBundle) -> None:
+    try:
+        bundle.verify_signature()
+    except SignatureError as error:
+        raise SignatureError(f"{error}; if {bundle.receipt.issuer} is a contract account, check again with --rpc") from error
 
 
 def _opened(bundle: ReceiptBundle, evidence: Evidence) -> dict[str, Check | str]:

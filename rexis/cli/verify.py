@@ -1,7 +1,8 @@
 """`rexis verify inclusion`, `rexis verify receipt` and `rexis verify fetch`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import typer
 
@@ -14,8 +15,14 @@ from rexis.protocol.claims import Claim, Verdict
 from rexis.protocol.receipt_bundle import MAX_BUNDLE_BYTES
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_CHECKED: "yellow"}
-# One of them ties the bundle to the chain; all others could hold for a batch that nobody ever committed.
-ANCHORS = frozenset({"record-on-chain", "record-expected"})
+# What has to be compared, and the claims of which one does so. All others could hold for a batch that nobody ever committed, or for a
+# receipt that anybody signed.
+ANCHORS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "the record with the chain (--rpc or --record)": frozenset({"record-on-chain", "record-expected"}),
+        "the issuer with the provider whom you expect (--issuer)": frozenset({"issuer-expected"}),
+    }
+)
 
 
 def inclusion(path: Path, record: str | None, *, as_json: bool) -> None:
@@ -45,11 +52,16 @@ def receipt(path: Path, evidence: Evidence, *, as_json: bool) -> None:
 
 
 def overall_verdict(claims: Sequence[Claim]) -> Verdict:
-    """FAIL if a claim failed; PASS if none did and the record was found to be the chain's; else NOT CHECKED."""
+    """FAIL if a claim failed; PASS if none did, and the record is the chain's and the issuer the expected one; else NOT CHECKED."""
     if any(claim.verdict is Verdict.FAIL for claim in claims):
         return Verdict.FAIL
-    anchored = any(claim.verdict is Verdict.PASS for claim in claims if claim.name in ANCHORS)
-    return Verdict.PASS if anchored else Verdict.NOT_CHECKED
+    return Verdict.NOT_CHECKED if missing_anchors(claims) else Verdict.PASS
+
+
+def missing_anchors(claims: Sequence[Claim]) -> list[str]:
+    """What was not compared with anything that its maker did not write."""
+    passed = {claim.name for claim in claims if claim.verdict is Verdict.PASS}
+    return [what for what, names in ANCHORS.items() if not names & passed]
 
 
 def fetch(wanted: str, output: Path, *, issuer: str | None, verifier: str | None, timeout_s: int, as_json: bool) -> None:
@@ -88,7 +100,7 @@ def fetch(wanted: str, output: Path, *, issuer: str | None, verifier: str | None
         print_json({"bundle": str(output), "receipt": to_hex(digest)})
         return
     console().print(f"[bold green]Saved[/]  {output}. It opens a commitment: show it to whom you trust, and check it with", soft_wrap=True)
-    console().print(f"       rexis verify receipt {output}", soft_wrap=True, markup=False)
+    console().print(f"       rexis verify receipt {output} --issuer PROVIDER --rpc NODE", soft_wrap=True, markup=False)
 
 
 def _read_receipt(path: Path) -> Receipt:
@@ -115,7 +127,7 @@ def _print_claims(claims: Sequence[Claim], overall: Verdict) -> None:
     out.print(table)
     summary = {
         Verdict.FAIL: ", ".join(claim.name for claim in claims if claim.verdict is Verdict.FAIL),
-        Verdict.PASS: "every claim that was checked holds, and the record is the chain's",
-        Verdict.NOT_CHECKED: "nothing failed, but the record is the bundle's own word: compare it with the chain (--rpc or --record)",
+        Verdict.PASS: "every claim that was checked holds, the record is the chain's, and the issuer is the provider whom you expect",
+        Verdict.NOT_CHECKED: f"nothing failed, but the bundle may be anybody's: compare {' and '.join(missing_anchors(claims))}",
     }
     out.print(Text.assemble((overall.value, STYLES[overall]), f"  {summary[overall]}"), soft_wrap=True)

@@ -99,13 +99,23 @@ class Connection:
         """The JSON that `path` answers with; see `request`."""
         return self.request("GET", path, query=query, authorised=authorised).body
 
-    def post(self, path: str, body: Any, *, idempotency_key: str | None = None, repeatable: bool = False, authorised: bool = True) -> Any:
+    def post(
+        self,
+        path: str,
+        body: Any,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        idempotency_key: str | None = None,
+        repeatable: bool = False,
+        authorised: bool = True,
+    ) -> Any:
         """Post JSON and return the JSON that comes back; see `request`."""
         headers = {"Content-Type": "application/json"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         content = json.dumps(body).encode()
-        return self.request("POST", path, content=content, headers=headers, repeatable=repeatable, authorised=authorised).body
+        sent = self.request("POST", path, query=query, content=content, headers=headers, repeatable=repeatable, authorised=authorised)
+        return sent.body
 
     def request(
         self,

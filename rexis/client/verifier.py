@@ -30,13 +30,18 @@ class VerifierClient:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def deposit_receipt(self, receipt: Receipt) -> bytes:
+    def deposit_receipt(self, receipt: Receipt, owner: str | None = None) -> bytes:
         """Hand in a signed receipt and return its digest; the same receipt twice is one receipt.
 
+        Args:
+            owner: checksum address of the owner whose model answered; only the receipt's issuer may name one.
+
         Raises:
-            ServiceError: the signature is not the issuer's, or the issuer signed the claim before with another salt.
+            ServiceError: the signature is not the issuer's, the issuer signed the claim before with another salt, or it is not the
+                caller's to name this owner.
         """
-        answer = Fields("receipt", self.connection.post("/v1/receipts", receipt.to_json(), repeatable=True))
+        query = None if owner is None else {"owner": owner}
+        answer = Fields("receipt", self.connection.post("/v1/receipts", receipt.to_json(), query=query, repeatable=True))
         digest = answer.digest("digest")
         if digest != receipt.digest:
             raise MalformedMessageError(f"expected the verifier to confirm receipt {to_hex(receipt.digest)}, got {to_hex(digest)}")

@@ -15,7 +15,8 @@ from services.foundation.objects import open_store
 from services.foundation.uploads import reap_uploads
 
 PROJECTIONS = (FederationProjection(),)
-ROUNDS_TICK_S = 0.25
+# A round waits for the chain three times, with everybody in it waiting too.
+ROUNDS_TICK_S = CHAIN_TICK_S = 0.25
 REAP_S = 5.0
 
 
@@ -24,7 +25,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     objects = open_store(settings.object_store_url)
     rounds = Rounds(engine, objects, Registry.of(deployment_of(settings)), relayer(settings))
     return [
-        *chain_jobs(settings, engine, PROJECTIONS),
+        *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),
         Job("rounds", ROUNDS_TICK_S, rounds.run_once),
         Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
     ]

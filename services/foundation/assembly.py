@@ -37,7 +37,6 @@ from services.foundation.uploads import BodyLimit
 
 API_VERSION = "1"
 REDIS_TIMEOUT_S = 2.0
-CHAIN_TICK_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -189,8 +188,12 @@ def relayer(settings: RelayerSettings) -> Signer:
     return LocalSigner(bytes.fromhex(settings.relayer_key.get_secret_value()))
 
 
-def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[Projection]) -> list[Job]:
-    """Relay and chain index over one connection, opened when it is first needed; raises as `relayer` does."""
+def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[Projection], *, tick_s: float = 1.0) -> list[Job]:
+    """Relay and chain index over one connection, opened when it is first needed; raises as `relayer` does.
+
+    Args:
+        tick_s: pause between two looks at the chain, which cost the same whether something happened or not.
+    """
     signer = relayer(settings)
 
     @cache  # keeps no exceptions: a chain that was dead is tried again in the next run
@@ -205,7 +208,7 @@ def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[
     def index() -> ChainIndex:
         return ChainIndex(engine, chain(), projections, chain().deployment.start_block)
 
-    return [Job("relay", CHAIN_TICK_S, lambda: relay().run_once()), Job("chain index", CHAIN_TICK_S, lambda: index().run_once())]
+    return [Job("relay", tick_s, lambda: relay().run_once()), Job("chain index", tick_s, lambda: index().run_once())]
 
 
 def run_service_background(settings_class: type[SettingsT], make_jobs: Callable[[SettingsT, Engine], Sequence[Job]]) -> None:

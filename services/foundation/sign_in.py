@@ -11,18 +11,15 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import jwt
-import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Engine, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
-from web3 import HTTPProvider, Web3
-from web3.exceptions import ContractLogicError, Web3Exception
-from web3.types import TxParams
 
-from rexis.encoding import abi_encode, checksum_address, from_hex
+from rexis.chain.contract_accounts import check_wallet_signature
+from rexis.encoding import checksum_address, from_hex
 from rexis.errors import EncodingError, SignatureError, UnavailableError
 from rexis.protocol.sign_in import MAX_TEXT_CHARACTERS, SignInMessage
 from services.foundation.database import FoundationBase, Instant, SessionDep, now, transaction
@@ -38,13 +35,6 @@ CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti", "chain_id")
 
 # A multisig of a few dozen owners fits; nothing the chain runs for us for free may be longer.
 MAX_SIGNATURE_BYTES = 8192
-# About thirty owners' signatures at 3,000 gas for the recovery and as much again for storage, with room.
-WALLET_GAS = 1_000_000
-WALLET_TIMEOUT_S = 3.0
-
-IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")
-# The magic value is the function's own selector, padded to a word.
-MAGIC_VALUE = IS_VALID_SIGNATURE + bytes(28)
 
 
 class SignInNonce(FoundationBase):
@@ -228,46 +218,6 @@ def check_signature(message: SignInMessage, signature: bytes, request: Request) 
     if request.app.state.chain is None:
         raise UnavailableError(f"{refused}; whether {message.address} is a contract account can not be told: the chain does not answer")
     check_wallet_signature(request.app.state.chain.web3, message.address, message.digest(), signature, refused)
-
-
-def check_wallet_signature(web3: Web3, address: str, digest: bytes, signature: bytes, refused: SignatureError) -> None:
-    """Ask the contract at `address` whether `signature` over the 32-byte `digest` is its own.
-
-    The contract's owners may change: an answer holds for the moment of asking and is never kept.
-
-    Args:
-        web3: over HTTP; the question goes over a connection of its own, with a short timeout.
-        refused: why the signature is not one by the key of `address`; raised if there is no contract.
-
-    Raises:
-        SignatureError: no contract, or it does not accept the signature within `WALLET_GAS`.
-        UnavailableError: the node does not answer within `WALLET_TIMEOUT_S`.
-    """
-    if not isinstance(web3.provider, HTTPProvider):
-        raise UnavailableError(f"contract accounts are asked over HTTP, this node is connected by {type(web3.provider).__name__}")
-    impatient = Web3(
-        HTTPProvider(web3.provider.endpoint_uri, request_kwargs={"timeout": WALLET_TIMEOUT_S}, exception_retry_configuration=None)
-    )
-    account = Web3.to_checksum_address(address)
-    call: TxParams = {
-        "to": account,
-        "data": Web3.to_hex(IS_VALID_SIGNATURE + abi_encode(["bytes32", "bytes"], [digest, signature])),
-        "gas": WALLET_GAS,
-    }
-    try:
-        if not impatient.eth.get_code(account):
-            raise refused
-        answer = bytes(impatient.eth.call(call))
-    except ContractLogicError as error:
-        raise SignatureError(f"the contract account {address} refuses the signature") from error
-    except Web3Exception as error:
-        raise SignatureError(f"the contract account {address} can not check the signature within {WALLET_GAS} gas") from error
-    except requests.RequestException as error:
-        raise UnavailableError(
-            f"the chain did not say within {WALLET_TIMEOUT_S} s whether {address} accepts the signature; try again"
-        ) from error
-    if answer != MAGIC_VALUE:
-        raise SignatureError(f"the contract account {address} does not accept the signature")
 
 
 def use_nonce(engine: Engine, nonce: str) -> None:

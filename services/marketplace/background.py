@@ -14,11 +14,13 @@ from services.marketplace.settings import MarketplaceSettings
 
 PROJECTIONS = (CatalogueProjection(), AccessProjection())
 SWEEP_S = 10.0
+# People wait for registrations and grants.
+CHAIN_TICK_S = 0.5
 
 
 def jobs(settings: MarketplaceSettings, engine: Engine) -> list[Job]:
     """Everything periodic of the marketplace; raises as `chain_jobs` does."""
-    return [*chain_jobs(settings, engine, PROJECTIONS), Job("queries", SWEEP_S, lambda: close_overdue(engine))]
+    return [*chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S), Job("queries", SWEEP_S, lambda: close_overdue(engine))]
 
 
 if __name__ == "__main__":

@@ -75,11 +75,12 @@ def answer(engine: Engine, objects: ObjectStore, signer: Signer, chain_id: int, 
         objects.put_new(key, made.content)
         with lease.finish() as (session, job):
             job.decided_at = now()
-            found = standing(session, session.get_one(KeyedModel, job.model_id))
+            keyed = session.get_one(KeyedModel, job.model_id)
+            found = standing(session, keyed)
             if found.state != AUTHORISED:
                 job.verdict, job.reason = "refused", f"the model is {found.state}: its owner no longer vouches for it"
                 return
-            receipts.keep(session, job.id, made.book)
+            receipts.keep(session, job.id, made.book, keyed.owner)
             job.verdict, job.items_done = "answered", len(made.book.items)
             job.output_key, job.output_bytes = key, len(made.content)
             job.output_digest, job.output_record = hashlib.sha256(made.content).digest(), to_hex(made.record)

@@ -123,13 +123,15 @@ class Inference(LeasedJob, Base):
 class IssuedReceipt(Base):
     """A receipt that this trainer signed; one for each claim, because a second one with another salt would contradict it.
 
-    `deposited_at` is set once the verifier has it, `refusal` if the verifier will never take it.
+    `owner` is the owner of the model that answered. `deposited_at` is set once the verifier has the receipt, `refusal` if the verifier will
+    never take it.
     """
 
     __tablename__ = "issued_receipt"
 
     digest: Mapped[str] = mapped_column(String(66), primary_key=True)
     issuer: Mapped[str] = mapped_column(String(42), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(42))
     content: Mapped[bytes] = mapped_column(LargeBinary)
     deposited_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
     refusal: Mapped[str | None] = mapped_column(Text)

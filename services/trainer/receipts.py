@@ -73,8 +73,12 @@ class ReceiptBook:
         return self._signer.address
 
 
-def keep(session: Session, inference_id: uuid.UUID, book: ReceiptBook) -> None:
-    """Store a run's receipts, together with its result; a claim that has a receipt already keeps that one."""
+def keep(session: Session, inference_id: uuid.UUID, book: ReceiptBook, owner: str) -> None:
+    """Store a run's receipts, together with its result; a claim that has a receipt already keeps that one.
+
+    Args:
+        owner: checksum address of the model's owner.
+    """
     lock(session, f"receipts of {book.issuer}")
     made = {to_hex(receipt.digest): receipt for receipt in book.receipts}
     digests = list(made)
@@ -83,7 +87,7 @@ def keep(session: Session, inference_id: uuid.UUID, book: ReceiptBook) -> None:
         some = IssuedReceipt.digest.in_(digests[start : start + _SELECTED_AT_ONCE])
         known.update(session.scalars(select(IssuedReceipt.digest).where(some, IssuedReceipt.issuer == book.issuer)))
     session.add_all(
-        IssuedReceipt(digest=digest, issuer=book.issuer, content=canonical_json(receipt.to_json()))
+        IssuedReceipt(digest=digest, issuer=book.issuer, owner=owner, content=canonical_json(receipt.to_json()))
         for digest, receipt in made.items()
         if digest not in known
     )
@@ -110,7 +114,7 @@ def page(session: Session, inference: Inference, *, after: int | None, limit: in
 
 
 def deposit_once(engine: Engine, verifier: VerifierClient) -> int:
-    """Background job: hand up to `DEPOSITED_AT_ONCE` receipts to the verifier; returns how many.
+    """Background job: hand up to `DEPOSITED_AT_ONCE` receipts to the verifier, each with the owner of the model; returns how many.
 
     A receipt may be handed in twice, which the verifier takes as once. One that it will never take is marked with its reason, so that it
     does not hold up those after it.
@@ -126,7 +130,7 @@ def deposit_once(engine: Engine, verifier: VerifierClient) -> int:
     try:
         for row in rows:
             try:
-                verifier.deposit_receipt(_parse(row.content))
+                verifier.deposit_receipt(_parse(row.content), row.owner)
                 done.append(row)
             except ServiceError as error:
                 if error.status >= 500 or error.status in _TRANSIENT:

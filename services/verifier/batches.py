@@ -11,7 +11,7 @@ from rexis.encoding import from_hex
 from rexis.protocol.receipt_bundle import BatchIdentity, CommittedIn, ReceiptBundle
 from services.foundation.problems import conflict, not_found
 from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
-from services.verifier.projections import owner_of
+from services.verifier.owners import lack_of_owner
 from services.verifier.receipts import may_read, receipt_of
 
 State = Literal["waiting", "set-aside", "promised", "on-chain"]
@@ -22,8 +22,8 @@ class Standing:
     """How far a receipt got.
 
     Attributes:
-        state: waiting for a batch; set-aside, because nobody vouches for its model; promised, in a batch that is on its way to the chain;
-            or on-chain.
+        state: waiting for a batch; set-aside, because no owner answers for its model; promised, in a batch that is on its way to the
+            chain; or on-chain.
         reason: why it is not farther, where it depends on somebody else.
         receipt: with batch and index once the batch is on chain.
         batch: its batch, None until it has one.
@@ -41,11 +41,10 @@ def standing(session: Session, stored: StoredReceipt) -> Standing:
     """How far a receipt got, by the newest that this service knows of the chain."""
     receipt = receipt_of(stored)
     if stored.batch is None:
-        if stored.set_aside_at is not None:
-            reason = f"no owner vouched for model {stored.model} on chain in time; hand the receipt in again once one does"
-            return Standing("set-aside", reason, receipt)
-        vouched = owner_of(session, stored.model) is not None
-        return Standing("waiting", None if vouched else f"no owner vouches for model {stored.model} on chain yet", receipt)
+        lack = lack_of_owner(session, stored)
+        if stored.set_aside_at is None:
+            return Standing("waiting", lack, receipt)
+        return Standing("set-aside", f"{lack or 'the owner vouched too late'}; hand the receipt in again once that is settled", receipt)
     batch = session.get_one(ReceiptBatch, stored.batch)
     committed = committed_as(session, batch)
     if committed is None:

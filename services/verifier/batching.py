@@ -7,6 +7,7 @@ of that, and the outbox makes the call once. A call that the chain refuses for g
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, Engine, Select, and_, exists, func, or_, select, update
@@ -22,7 +23,7 @@ from services.foundation.database import lock, now, transaction
 from services.foundation.outbox.transactions import ChainIntent, enqueue_call
 from services.verifier.batches import committed_as
 from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt, VouchedModel
-from services.verifier.projections import owner_of
+from services.verifier.owners import answers_for
 from services.verifier.receipts import receipt_of
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,9 @@ log = structlog.get_logger(__name__)
 REGISTRY = "InferenceRegistry"
 # About 150,000 is used; a first batch of a contract needs 30,000 more.
 COMMIT_GAS = 300_000
-# A receipt of a model that nobody vouches for is set aside after this time.
+# A receipt for which no owner answers is set aside after this time.
 PATIENCE = timedelta(hours=24)
-# After a batch of a model was given up, the next one is not made before this time.
+# After a batch of an owner's model was given up, the next one is not made before this time.
 PAUSE = timedelta(seconds=30)
 # A call that is final must have left its event; the index may be behind for this time.
 INDEX_LAG = timedelta(seconds=60)
@@ -56,7 +57,7 @@ class ReceiptBatches:
         self.receipts, self.age = receipts, timedelta(seconds=seconds)
 
     def run_once(self) -> int:
-        """One pass: settle, set aside, and at most one new batch for each model. Returns the number of new batches."""
+        """One pass: settle, set aside, and at most one new batch for each model and owner. Returns the number of new batches."""
         with transaction(self.engine, read_only=True) as session:
             if not self._has_work(session):
                 return 0
@@ -65,35 +66,37 @@ class ReceiptBatches:
             for batch, intent in session.execute(_open()).all():
                 self._settle(session, batch, intent)
             session.execute(update(StoredReceipt).where(_hopeless()).values(set_aside_at=now()))
-            models = session.scalars(self._due()).all()
-            return sum(self._promise(session, model) for model in models)
+            due = session.execute(self._due()).all()
+            return sum(self._promise(session, model, owner) for model, owner in due)
 
     def _has_work(self, session: Session) -> bool:
-        questions: Sequence[Select[str]] = (
+        questions: Sequence[Select[*tuple[Any, ...]]] = (
             select(ReceiptBatch.id).where(ReceiptBatch.outcome.is_(None)),
             select(StoredReceipt.digest).where(_hopeless()),
             self._due(),
         )
-        return any(session.scalars(question.limit(1)).first() is not None for question in questions)
+        return any(session.execute(question.limit(1)).first() is not None for question in questions)
 
     # Waiting receipts.
 
-    def _due(self) -> Select[str]:
-        """Models that somebody vouches for, with receipts enough or old enough, and without a batch that was given up just now."""
+    def _due(self) -> Select[str, str]:
+        """Models and who answers for them, with receipts enough or old enough, and without a batch that was given up just now."""
+        own = VouchedModel.model, VouchedModel.owner
+        # An owner's failures hold up nobody else: anybody can become the owner of any record.
         failed = exists().where(
-            ReceiptBatch.model == StoredReceipt.model, ReceiptBatch.outcome == "given-up", ReceiptBatch.decided_at > now() - PAUSE
+            ReceiptBatch.model == VouchedModel.model,
+            ReceiptBatch.owner == VouchedModel.owner,
+            ReceiptBatch.outcome == "given-up",
+            ReceiptBatch.decided_at > now() - PAUSE,
         )
         enough = or_(func.count() >= self.receipts, func.min(StoredReceipt.waiting_since) <= now() - self.age)
-        vouched = select(VouchedModel.model).where(VouchedModel.authorised)
-        waiting = select(StoredReceipt.model).where(WAITS, StoredReceipt.model.in_(vouched), ~failed)
-        return waiting.group_by(StoredReceipt.model).having(enough).order_by(StoredReceipt.model)
+        return select(*own).where(WAITS, answers_for(), ~failed).group_by(*own).having(enough).order_by(*own)
 
-    def _promise(self, session: Session, model: str) -> int:
-        owner = owner_of(session, model)
-        oldest = select(StoredReceipt).where(WAITS, StoredReceipt.model == model)
+    def _promise(self, session: Session, model: str, owner: str) -> int:
+        oldest = select(StoredReceipt).where(WAITS, answers_for(), VouchedModel.model == model, VouchedModel.owner == owner)
         order = (StoredReceipt.waiting_since, StoredReceipt.digest, StoredReceipt.issuer)
         rows = session.scalars(oldest.order_by(*order).limit(self.receipts)).all()
-        if owner is None or not rows:
+        if not rows:
             return 0
         identity = BatchIdentity(
             self.chain_id, self.registry, self.operator, owner, from_hex(model), self._next_number(session, owner, model)
@@ -164,5 +167,4 @@ def _open() -> Select[ReceiptBatch, ChainIntent]:
 
 
 def _hopeless() -> ColumnElement[bool]:
-    vouched = exists().where(VouchedModel.model == StoredReceipt.model, VouchedModel.authorised)
-    return and_(WAITS, StoredReceipt.waiting_since < now() - PATIENCE, ~vouched)
+    return and_(WAITS, StoredReceipt.waiting_since < now() - PATIENCE, ~exists().where(answers_for()))

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from rexis.chain.contract_accounts import check_wallet_signature
 from rexis.commitments import Receipt
 from rexis.errors import SignatureError
 from rexis.protocol.receipt_signature import receipt_message, verify_receipt
 from services.foundation.assembly import connected_chain
 from services.foundation.database import SessionDep
-from services.foundation.sign_in import CallerDep, check_wallet_signature
+from services.foundation.sign_in import CallerDep
 from services.verifier import batches, receipts
 from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
 from services.verifier.schemas import Address, Hex32, ReceiptBody

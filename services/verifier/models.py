@@ -58,6 +58,7 @@ class StoredReceipt(Base):
     """An inference receipt.
 
     The digest does not name the issuer, so the key does: otherwise anyone could take a digest by signing a copy first.
+    `owner` is whose model answered, in the issuer's own words: None until he names one, and never changed afterwards.
     `batch` and `batch_index` are its one place in one batch; without them it waits, or was set aside because nobody vouches for its model.
     """
 
@@ -72,6 +73,7 @@ class StoredReceipt(Base):
     content: Mapped[bytes] = mapped_column(LargeBinary)
     received_at: Mapped[datetime] = mapped_column(Instant)
     model: Mapped[str] = mapped_column(String(66))
+    owner: Mapped[str | None] = mapped_column(String(42))
     waiting_since: Mapped[datetime] = mapped_column(Instant)
     set_aside_at: Mapped[datetime | None] = mapped_column(Instant)
     batch: Mapped[str | None] = mapped_column(ForeignKey("receipt_batch.id"))
@@ -98,8 +100,6 @@ class VouchedModel(Base):
     model: Mapped[str] = mapped_column(String(66), primary_key=True)
     owner: Mapped[str] = mapped_column(String(42), primary_key=True)
     authorised: Mapped[bool]
-    block_number: Mapped[int] = mapped_column(BigInteger)
-    log_index: Mapped[int] = mapped_column(Integer)
 
 
 class CommittedBatch(Base):

@@ -1,6 +1,6 @@
 """What the chain tells the verifier: which owners vouch for which models, and which batches of receipts were committed."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from rexis.encoding import MAX_SAFE_INTEGER, checksum_address, to_hex
@@ -20,7 +20,7 @@ class VouchedModels:
         model, owner = to_hex(event.arguments["model"]), checksum_address(event.arguments["owner"])
         found = session.get(VouchedModel, (model, owner))
         if found is None:
-            found = VouchedModel(model=model, owner=owner, block_number=event.block_number, log_index=event.log_index)
+            found = VouchedModel(model=model, owner=owner)
             session.add(found)
         found.authorised = event.name == "ModelAuthorised"
         session.flush()
@@ -59,9 +59,3 @@ class CommittedBatches:
     def reset(self, session: Session) -> None:
         """Forget everything, before the events are applied anew."""
         session.execute(delete(CommittedBatch))
-
-
-def owner_of(session: Session, model: str) -> str | None:
-    """Who vouches for a model now: of several owners the one who did so first, None if nobody does."""
-    vouching = select(VouchedModel.owner).where(VouchedModel.model == model, VouchedModel.authorised)
-    return session.scalars(vouching.order_by(VouchedModel.block_number, VouchedModel.log_index).limit(1)).first()

@@ -13,7 +13,7 @@ from rexis.commitments import Receipt
 from rexis.encoding import canonical_json, parse_canonical_json, to_hex
 from rexis.errors import MalformedMessageError, UnexpectedMessageError
 from services.foundation.database import lock, now
-from services.foundation.problems import Problem, not_found
+from services.foundation.problems import Problem, conflict, forbidden, not_found
 from services.verifier.models import Deposit, StoredReceipt
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -30,14 +30,20 @@ def check_time(receipt: Receipt) -> None:
         raise MalformedMessageError(f"receipt: expected a time of issue that has come, got {receipt.issued.isoformat()}; check the clock")
 
 
-def deposit(session: Session, receipt: Receipt, depositor: str) -> tuple[StoredReceipt, bool]:
+def deposit(session: Session, receipt: Receipt, depositor: str, *, owner: str | None = None) -> tuple[StoredReceipt, bool]:
     """Keep a receipt whose signature was checked; returns the row and whether it is new. One that was set aside waits again.
 
     Batch and index are not kept as given: the signature does not cover them, so only this verifier's batches can tell them.
 
+    Args:
+        owner: checksum address of the owner whose model answered, which is for the issuer alone to say; the first one stands.
+
     Raises:
         UnexpectedMessageError: the issuer signed the same claim before with another salt.
+        Problem: 403 if another account than the issuer names an owner, 409 if the issuer named another one before.
     """
+    if owner is not None and depositor != receipt.issuer:
+        raise forbidden(f"expected the issuer {receipt.issuer} to name the model's owner, got {depositor}: leave it out")
     signed = replace(receipt, batch=None, index=None)
     digest = to_hex(signed.digest)
     lock(session, f"receipt {digest} {signed.issuer}")
@@ -51,6 +57,7 @@ def deposit(session: Session, receipt: Receipt, depositor: str) -> tuple[StoredR
             content=content,
             received_at=instant,
             model=to_hex(signed.model),
+            owner=owner,
             waiting_since=instant,
         )
         session.add(stored)
@@ -61,6 +68,9 @@ def deposit(session: Session, receipt: Receipt, depositor: str) -> tuple[StoredR
         )
     elif stored.set_aside_at is not None:
         stored.set_aside_at, stored.waiting_since = None, now()
+    if owner is not None and stored.owner not in (None, owner):
+        raise conflict("other-owner", f"receipt {digest}: its issuer named the owner {stored.owner} before, got {owner}")
+    stored.owner = stored.owner or owner
     if session.get(Deposit, (digest, signed.issuer, depositor)) is None:
         session.add(Deposit(digest=digest, issuer=signed.issuer, depositor=depositor, deposited_at=now()))
         session.flush()

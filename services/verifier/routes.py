@@ -1,24 +1,33 @@
 """HTTP operations of the verifier."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 
 from services.foundation.database import SessionDep
 from services.foundation.sign_in import CallerDep
 from services.verifier import batches, receipts
 from services.verifier.dependencies import ReadableBatchDep, ReadableReceiptDep, SignedReceiptDep
-from services.verifier.schemas import BatchView, BundleBody, ReceiptView
+from services.verifier.schemas import Address, BatchView, BundleBody, ReceiptView
 
 router = APIRouter(prefix="/v1", tags=["receipts"])
 
 
 @router.post("/receipts", status_code=201, responses={200: {"model": ReceiptView, "description": "The receipt was here already"}})
-def deposit_receipt(receipt: SignedReceiptDep, caller: CallerDep, session: SessionDep, response: Response) -> ReceiptView:
+def deposit_receipt(
+    receipt: SignedReceiptDep,
+    caller: CallerDep,
+    session: SessionDep,
+    response: Response,
+    owner: Annotated[Address | None, Query(description="whose model answered; only the issuer may say, and only once")] = None,
+) -> ReceiptView:
     """Hand in an inference receipt that its issuer signed. Open to any account that signed in: the issuer or who got the receipt.
 
-    The same receipt twice is one receipt. It waits until an owner vouches for its model on chain, and is then committed in a batch.
+    The same receipt twice is one receipt. It waits until the owner whom its issuer named vouches for its model on chain, and is then
+    committed in a batch. If the issuer named nobody, it is the only owner who vouches; if several do, it waits.
     `batch` and `index` are not kept as given, because the signature does not cover them.
     """
-    stored, is_new = receipts.deposit(session, receipt, caller.address)
+    stored, is_new = receipts.deposit(session, receipt, caller.address, owner=owner)
     if not is_new:
         response.status_code = 200
     return ReceiptView.of(stored, batches.standing(session, stored))

@@ -87,6 +87,7 @@ class ReceiptView(BaseModel):
                     "received_at": "2026-11-20T09:30:12Z",
                     "state": "waiting",
                     "reason": None,
+                    "owner": IDENTITY["owner"],
                     "batch": None,
                 }
             ]
@@ -97,10 +98,11 @@ class ReceiptView(BaseModel):
     receipt: ReceiptBody
     received_at: datetime
     state: State = Field(
-        description="waiting for a batch; set aside, because no owner vouched for its model in 24 hours; promised, in a batch on its way "
+        description="waiting for a batch; set aside, because no owner answered for its model in 24 hours; promised, in a batch on its way "
         "to the chain; on-chain"
     )
     reason: str | None = Field(description="why it is not farther, where that depends on somebody else")
+    owner: Address | None = Field(description="whose model answered, as its issuer named him")
     batch: Hex32 | None = Field(description="id of its batch")
 
     @classmethod
@@ -112,6 +114,7 @@ class ReceiptView(BaseModel):
             received_at=stored.received_at,
             state=standing.state,
             reason=standing.reason,
+            owner=stored.owner,
             batch=stored.batch,
         )
 

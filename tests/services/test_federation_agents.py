@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rexis.cli.command import app
 from rexis.cli.home import Profile, journal_path, write_private, write_profile
 from rexis.client.aggregator import AggregatorClient
 from rexis.encoding import to_hex
-from rexis.errors import ServiceError
+from rexis.errors import ServiceError, UnavailableError
 from rexis.protocol.federation_config import FederationConfig
 from services.foundation.settings import ServiceSettings
 from tests.services.federation_stand_in import (
@@ -78,8 +79,10 @@ class Network:
             assert not [each.reason for each in seen if each.state == "failed"]
             assert time.monotonic() < deadline, [(each.state, each.round) for each in seen]
             for hospital in self.hospitals:
-                if not without(hospital):
-                    hospital.poll()
+                # As in the agent's loop: what does not answer is asked again.
+                with suppress(UnavailableError):
+                    if not without(hospital):
+                        hospital.poll()
             time.sleep(0.05)
 
 

@@ -141,6 +141,9 @@ def test_an_agent_killed_between_persisting_and_sending_sends_the_same_bytes_lat
                 _die_sending(victim, ending, rpc_url, note)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
             victim.start()
+            if stage == "unmask":
+                # Once a share may have left, no other attempt of this round may get anything.
+                assert victim.records.unended()[0].stage == "answered"
             before = len(stand_in.received)
             # The work goes on while it is away.
             for hospital in hospitals[1:]:
@@ -420,6 +423,16 @@ def test_a_federation_that_was_founded_otherwise_than_its_config_says_is_not_joi
     federation = found(stand_in, config_of(hospitals, "training"), **founding)
     with pytest.raises(UnexpectedMessageError, match=words):
         hospitals[0].join(federation)
+
+
+def test_another_roster_on_chain_than_was_joined_gets_nothing(stand_in: StandIn, hospitals: list[Hospital]) -> None:
+    federation = found(stand_in, config_of(hospitals, "training"), participants=[each.address for each in HOSPITALS[:3]])
+    root = hospitals[0].records.journal.rows("SELECT content_root FROM registration")[0]["content_root"]
+    hospitals[0].records.join(federation, stand_in.kept[federation].config, root)
+    stand_in.open_round(federation)
+    hospitals[0].poll()
+    assert "expected the roster" in refused(hospitals[0], federation)
+    assert stand_in.received == []
 
 
 def test_a_config_that_is_not_the_one_on_chain_is_not_joined(stand_in: StandIn, hospitals: list[Hospital]) -> None:

@@ -22,14 +22,13 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Engine, func, select
 
+from rexis.chain.contract_accounts import IS_VALID_SIGNATURE, MAGIC_VALUE, WALLET_TIMEOUT_S
 from rexis.chain.signer import LocalSigner
 from rexis.encoding import abi_encode, keccak256, to_hex
 from rexis.protocol.sign_in import SignInMessage
 from services.foundation import problems, sign_in
 from services.foundation.database import now, transaction
 from services.foundation.sign_in import (
-    IS_VALID_SIGNATURE,
-    MAGIC_VALUE,
     Caller,
     CallerDep,
     SessionTokens,
@@ -440,7 +439,7 @@ def test_a_node_that_is_silent_or_gone_does_not_hold_the_caller(chained: Door, n
     try:
         started = now()
         refused(chained.sign_in(message), 503, "unavailable")
-        assert now() - started < timedelta(seconds=2 * sign_in.WALLET_TIMEOUT_S)
+        assert now() - started < timedelta(seconds=2 * WALLET_TIMEOUT_S)
     finally:
         silent.set()
         proxy.before.clear()

@@ -162,6 +162,12 @@ def test_an_institution_gets_the_plain_models_answers_with_receipts_at_the_verif
                 return False
 
         eventually(held_by_issuer)
+
+        def owners() -> set[Any]:
+            digests = [to_hex(receipt.digest) for receipt in (*first.receipts, *second.receipts)]
+            return {of_issuer.connection.get(f"/v1/receipts/{digest}")["owner"] for digest in digests}
+
+        eventually(lambda: owners() == {OWNER.address})
         with pytest.raises(ServiceError):
             of_stranger.receipt(first.receipts[0].digest)
 

@@ -136,6 +136,27 @@ def test_nobody_takes_a_digest_by_signing_a_copy_first(client: TestClient, setti
     assert Receipt.parse(client.get(path, headers=authorised(settings, PROVIDER)).json()["receipt"]) == true
 
 
+def test_the_issuer_alone_names_the_owner_and_only_once(client: TestClient, settings: ServiceSettings) -> None:
+    given, path = receipt().to_json(), "/v1/receipts"
+
+    def name(owner: LocalSigner | None, by: LocalSigner) -> tuple[int, Any]:
+        query = {"owner": owner.address} if owner else {}
+        answer = client.post(path, json=given, params=query, headers=authorised(settings, by))
+        return answer.status_code, answer.json().get("owner", answer.json().get("type"))
+
+    owner, rival = LocalSigner.generate(), LocalSigner.generate()
+    assert name(owner, CLINIC) == (403, "urn:rexis:problem:forbidden")
+    assert client.get(f"{path}/{to_hex(receipt().digest)}", headers=authorised(settings, CLINIC)).status_code == 404
+    assert name(None, CLINIC) == (201, None)
+    assert name(None, PROVIDER) == (200, None)
+    assert name(owner, PROVIDER) == (200, owner.address)
+    assert name(rival, PROVIDER) == (409, "urn:rexis:problem:other-owner")
+    for again in (owner, None):
+        assert name(again, PROVIDER) == (200, owner.address)
+    assert name(None, CLINIC) == (200, owner.address)
+    assert client.post(path, json=given, params={"owner": "0x12"}, headers=authorised(settings, PROVIDER)).status_code == 422
+
+
 def test_what_the_signature_does_not_cover_is_not_kept(client: TestClient, settings: ServiceSettings) -> None:
     claimed = replace(receipt(), batch=bytes(32), index=7)
     stored = client.post("/v1/receipts", json=claimed.to_json(), headers=authorised(settings, STRANGER)).json()

@@ -42,6 +42,7 @@ from tests.services.chain_process import Halt, Proxy, transact
 from tests.services.conftest import free_port
 from tests.services.marketplace_on_chain import RELAYER_KEY, running_chain, undone
 from tests.services.service_applications import authorised, client_of, connected, environment_of, serving, settings_for
+from tests.services.test_marketplace import ACCEPTS, REFUSES
 from tests.services.test_verifier import CLINIC, PROVIDER, STRANGER, receipt
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,10 @@ class Verifier:
         """Batch what is due, and go no further."""
         self._jobs[0].run()
 
-    def deposit(self, *receipts: Receipt, by: LocalSigner = CLINIC) -> None:
+    def deposit(self, *receipts: Receipt, by: LocalSigner = CLINIC, owner: LocalSigner | None = None) -> None:
+        query = {"owner": owner.address} if owner else {}
         for each in receipts:
-            answer = self.client.post("/v1/receipts", json=each.to_json(), headers=authorised(self.settings, by))
+            answer = self.client.post("/v1/receipts", json=each.to_json(), params=query, headers=authorised(self.settings, by))
             assert answer.is_success, answer.text
 
     def get(self, path: str, by: LocalSigner = CLINIC, *, status: int = 200) -> Any:
@@ -255,7 +257,57 @@ def test_a_receipt_of_a_model_that_nobody_vouches_for_is_set_aside_and_may_come_
     assert verifier.view(given)["state"] == "on-chain"
 
 
-def test_what_the_chain_refuses_goes_into_another_batch(verifier: Verifier, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_authorises_somebody_elses_model_first_gets_none_of_its_receipts(verifier: Verifier, model: bytes) -> None:
+    """Anybody who sees the record can authorise it before its owner does: the issuer says whose it is."""
+    named, unnamed, others = some(3, model)
+    vouch(verifier.chain, model, OTHER)
+    verifier.deposit(named, by=PROVIDER, owner=OWNER)
+    verifier.deposit(named)
+    verifier.work()
+    found = verifier.view(named)
+    assert (found["state"], found["batch"], found["owner"]) == ("waiting", None, OWNER.address)
+    assert found["reason"] == f"{OWNER.address}, whom the issuer named as the owner, does not vouch for model {to_hex(model)} on chain yet"
+
+    vouch(verifier.chain, model, OWNER)
+    verifier.work(1)
+    verifier.deposit(unnamed)
+    verifier.work()
+    assert verifier.view(named)["state"] == "on-chain"
+    assert verifier.bundle(named).batch.owner == OWNER.address
+    found = verifier.view(unnamed)
+    assert (found["state"], found["batch"]) == ("waiting", None)
+    assert "several owners vouch" in found["reason"]
+
+    # Nor does he hold anything up by taking it back while a batch of his own is on its way.
+    verifier.deposit(others, by=PROVIDER, owner=OTHER)
+    verifier.deposit(others)
+    verifier.promise()
+    assert verifier.view(others)["state"] == "promised"
+    act(verifier.chain, OTHER, "revoke", model, SUPERSEDED)
+    verifier.deposit(unnamed, by=PROVIDER, owner=OWNER)
+    verifier.work()
+    assert verifier.bundle(unnamed).batch.owner == OWNER.address
+    assert verifier.view(others)["state"] == "waiting"
+    verify_on_chain(verifier.chain, verifier.bundle(unnamed))
+
+
+def test_a_receipt_without_owner_is_set_aside_in_time_and_comes_again_with_one(verifier: Verifier, model: bytes) -> None:
+    for owner in (OTHER, OWNER):
+        vouch(verifier.chain, model, owner)
+    verifier.work(1)
+    (given,) = some(1, model)
+    verifier.deposit(given)
+    with transaction(verifier.engine) as session:
+        session.execute(update(StoredReceipt).values(waiting_since=now() - timedelta(hours=25)))
+    verifier.work()
+    found = verifier.view(given)
+    assert (found["state"], "several owners vouch" in found["reason"]) == ("set-aside", True)
+    verifier.deposit(given, by=PROVIDER, owner=OWNER)
+    verifier.work()
+    assert verifier.bundle(given).batch.owner == OWNER.address
+
+
+def test_what_the_chain_refuses_goes_into_another_batch(verifier: Verifier, model: bytes) -> None:
     """The owner takes the model back after the batch was promised; another one vouches for it."""
     vouch(verifier.chain, model)
     verifier.work(1)
@@ -274,10 +326,8 @@ def test_what_the_chain_refuses_goes_into_another_batch(verifier: Verifier, mode
         assert given_up.outcome == "given-up"
         assert "ModelNotAuthorised" in str(given_up.reason)
 
+    # At once: an owner whose batch failed holds up nobody else.
     vouch(verifier.chain, model, OTHER)
-    verifier.work()
-    assert verifier.view(given[0])["state"] == "waiting"  # not at once, or a chain that refuses would be asked without end
-    monkeypatch.setattr(batching, "PAUSE", timedelta(0))
     verifier.work()
     for each in given:
         bundle = verifier.bundle(each)
@@ -312,7 +362,6 @@ def test_a_verifier_that_lost_its_database_takes_no_number_twice(
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_key_that_is_changed_on_the_way_loses_no_receipt(verifier: Verifier, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator is part of a batch's id, so that a commitment by the new key is another batch than the promised one."""
-    monkeypatch.setattr(batching, "PAUSE", timedelta(0))
     monkeypatch.setattr(batching, "INDEX_LAG", timedelta(0))
     vouch(verifier.chain, model)
     verifier.work(1)
@@ -322,11 +371,19 @@ def test_a_key_that_is_changed_on_the_way_loses_no_receipt(verifier: Verifier, m
     promised = verifier.view(given[0])["batch"]
     settings = verifier.settings.model_copy(update={"relayer_key": SecretStr(OTHER_KEY)})
     after = Verifier(settings, verifier.engine, verifier.client, verifier.chain)
-    deadline = time.monotonic() + 30
-    while after.view(given[0])["state"] != "on-chain":
-        assert time.monotonic() < deadline
-        after.work()
-        time.sleep(0.2)
+
+    def reach(state: str) -> None:
+        deadline = time.monotonic() + 30
+        while after.view(given[0])["state"] != state:
+            assert time.monotonic() < deadline
+            after.work(1)
+            time.sleep(0.1)
+
+    reach("waiting")
+    after.work()
+    assert after.view(given[0])["state"] == "waiting"  # not at once, or a chain that refuses would be asked without end
+    monkeypatch.setattr(batching, "PAUSE", timedelta(0))
+    reach("on-chain")
     for each in given:
         bundle = after.bundle(each)
         assert bundle.batch.operator == LocalSigner(bytes.fromhex(OTHER_KEY)).address
@@ -494,6 +551,34 @@ def test_the_auditor_asks_the_chain_itself(verifier: Verifier, model: bytes, rpc
     act(verifier.chain, OWNER, "revoke", model, SUPERSEDED)
     revoked = verdicts(bundle)
     assert (revoked["record-on-chain"], revoked["model-authorised"]) == (Verdict.PASS, Verdict.FAIL)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_only_its_chain_tells_whether_a_contract_account_signed(verifier: Verifier, model: bytes, rpc_url: str) -> None:
+    wallet, key = LocalSigner.generate(), LocalSigner.generate()
+    node: Any = verifier.chain.web3.provider
+    node.make_request("anvil_setCode", [wallet.address, to_hex(ACCEPTS)])
+    given = receipt(key, model=model, issuer=wallet.address)
+    vouch(verifier.chain, model)
+    verifier.deposit(given)
+    verifier.work()
+    bundle = verifier.bundle(given)
+
+    def found(shown: ReceiptBundle, url: str | None = rpc_url) -> tuple[Verdict, str]:
+        claims = {claim.name: claim for claim in examine(shown.to_bytes(), Evidence(issuer=shown.receipt.issuer, rpc_url=url))}
+        return claims["receipt-signature"].verdict, claims["receipt-signature"].why
+
+    assert found(bundle) == (Verdict.PASS, "")
+    offline = found(bundle, None)
+    assert offline[0] is Verdict.FAIL
+    assert offline[1].endswith(f"if {wallet.address} is a contract account, check again with --rpc")
+    elsewhere = found(replace(bundle, batch=replace(bundle.batch, chain_id=1), checksum=None))
+    assert (elsewhere[0], "not on 1" in elsewhere[1]) == (Verdict.FAIL, True)
+    # An account without code has a key only, and this is not its signature.
+    other = replace(bundle, receipt=replace(bundle.receipt, issuer=key.address, signature=bytes(65)), checksum=None)
+    assert found(other)[0] is Verdict.FAIL
+    node.make_request("anvil_setCode", [wallet.address, to_hex(REFUSES)])
+    assert found(bundle) == (Verdict.FAIL, f"the contract account {wallet.address} does not accept the signature")
 
 
 def a_transaction_before(chain: Chain, number: int) -> bytes:

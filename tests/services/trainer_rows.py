@@ -49,7 +49,8 @@ def add_answered_question(session: Session, objects: ObjectStore, owner: str) ->
     session.flush()
     receipt = Receipt(bytes(32), bytes(32), bytes(32), bytes(16), datetime(2026, 11, 20, 9, 30, tzinfo=UTC), ISSUER.address)
     signed = Receipt(**{**vars(receipt), "signature": ISSUER.sign_typed_data(receipt_message(receipt, 31337))})
-    session.add(IssuedReceipt(digest=to_hex(signed.digest), issuer=ISSUER.address, content=canonical_json(signed.to_json())))
+    content = canonical_json(signed.to_json())
+    session.add(IssuedReceipt(digest=to_hex(signed.digest), issuer=ISSUER.address, owner=owner, content=content))
     content, key = b"output", f"outputs/{uuid.uuid4()}/1"
     objects.put_new(key, content)
     inference = Inference(

@@ -14,7 +14,7 @@ def commit_waiting(engine: Engine, model: str) -> str:
     """Batch the waiting receipts of `model` as the background process does, note what the chain would tell, and return the batch's id."""
     owner, operator = LocalSigner.generate().address, LocalSigner.generate().address
     with transaction(engine) as session:
-        session.add(VouchedModel(model=model, owner=owner, authorised=True, block_number=1, log_index=0))
+        session.add(VouchedModel(model=model, owner=owner, authorised=True))
     assert ReceiptBatches(engine, operator, load(LOCAL_CHAIN_ID), receipts=1, seconds=60).run_once() == 1
     with transaction(engine) as session:
         batch = session.scalars(select(ReceiptBatch).where(ReceiptBatch.model == model)).one()

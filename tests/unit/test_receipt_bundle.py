@@ -117,10 +117,33 @@ def test_it_asks_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bundle_alone_is_never_a_pass(path: Path) -> None:
-    assert json.loads(verify(path).stdout)["result"] == "NOT CHECKED"
-    with_record = verify(path, "--record", BUNDLE["record"])
-    assert json.loads(with_record.stdout)["result"] == "PASS"
-    assert verdicts(with_record)["record-expected"] == "PASS"
+    record, issuer = ("--record", BUNDLE["record"]), ("--issuer", BUNDLE["receipt"]["issuer"])
+    expected = {(): "NOT CHECKED", record: "NOT CHECKED", issuer: "NOT CHECKED", (*record, *issuer): "PASS"}
+    for options, result in expected.items():
+        found = verify(path, *options)
+        assert (found.exit_code, json.loads(found.stdout)["result"]) == (0, result), options
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "silent"),
+    [((), ("--record", "--issuer"), ()), (("--record", BUNDLE["record"]), ("--issuer",), ("--record",))],
+)
+def test_the_last_line_names_what_is_missing_for_a_pass(
+    path: Path, options: tuple[str, ...], named: tuple[str, ...], silent: tuple[str, ...]
+) -> None:
+    result = CliRunner().invoke(app, ["verify", "receipt", str(path), *options])
+    last = result.stdout.splitlines()[-1]
+    assert (result.exit_code, last.split("  ")[0]) == (0, "NOT CHECKED")
+    assert all(option in last for option in named)
+    assert not any(option in last for option in silent)
+
+
+def test_a_wrong_signature_fails_offline_and_tells_contract_accounts_where_to_go(path: Path) -> None:
+    path.write_bytes(canonical_json({**BUNDLE, "receipt": {**BUNDLE["receipt"], "signature": "0x" + 130 * "0"}}))
+    result = verify(path)
+    (claim,) = [claim for claim in json.loads(result.stdout)["claims"] if claim["name"] == "receipt-signature"]
+    assert (result.exit_code, claim["verdict"]) == (1, "FAIL")
+    assert "if " + BUNDLE["receipt"]["issuer"] + " is a contract account, check again with --rpc" in claim["why"]
 
 
 def test_every_report_says_that_it_says_nothing_of_privacy(path: Path) -> None:

@@ -32,7 +32,9 @@ def federation_create(
 
 @app.command("join")
 def federation_join(
-    federation: FederationId,
+    federations: Annotated[
+        list[str], typer.Argument(metavar="FEDERATION...", help="Ids of the federations, 0x and 64 hexadecimal digits.")
+    ],
     site: Annotated[
         Path | None,
         typer.Option(help="Site file with this institution's rules.", exists=True, dir_okay=False, show_default=False),
@@ -43,9 +45,9 @@ def federation_join(
 ) -> None:
     """Take part with the data set that the federation names: checked against your own chain node and your site's rules first."""
     with failures(as_json):
-        from rexis.cli.federation import join_federation
+        from rexis.cli.federation import join_federations
 
-        join_federation(federation, site, aggregator=aggregator, chain=chain, as_json=as_json)
+        join_federations(federations, site, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
 @app.command("list")

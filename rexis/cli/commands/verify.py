@@ -49,7 +49,8 @@ def verify_receipt(
 ) -> None:
     """Check that a provider gave this answer and can not take it back. Offline, unless --rpc names a node.
 
-    Every claim is PASS, FAIL, or NOT CHECKED for want of evidence. The exit code is 1 if one failed.
+    Every claim is PASS, FAIL, or NOT CHECKED for want of evidence. The result is PASS only with the issuer whom you expect and the chain's
+    record. The exit code is 1 if a claim failed.
     """
     with failures(as_json):
         from rexis.cli.receipt_claims import Evidence

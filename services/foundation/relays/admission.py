@@ -10,6 +10,7 @@ import requests
 from sqlalchemy import Engine, select
 
 from rexis.chain.connection import Chain
+from rexis.chain.contract_accounts import check_wallet_signature
 from rexis.errors import ChainError, ContractRevertedError, MalformedMessageError, SignatureError, UnavailableError
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.typed_data import verify_signer
@@ -17,7 +18,6 @@ from services.foundation.database import now, transaction
 from services.foundation.outbox.preflight import Call, gas_limit
 from services.foundation.outbox.transactions import ChainIntent
 from services.foundation.relays.records import execute_data, forwarder, intent_key, outer_gas
-from services.foundation.sign_in import check_wallet_signature
 
 MIN_GAS, MAX_GAS = 50_000, 2_000_000
 SHORTEST_DEADLINE, LONGEST_DEADLINE = timedelta(minutes=1), timedelta(hours=24)

@@ -102,6 +102,7 @@ def upgrade() -> None:
         "issued_receipt",
         sa.Column("digest", sa.String(66), nullable=False),
         sa.Column("issuer", sa.String(42), nullable=False),
+        sa.Column("owner", sa.String(42), nullable=False),
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.Column("deposited_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("refusal", sa.Text, nullable=True),

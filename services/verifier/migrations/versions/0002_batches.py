@@ -42,8 +42,6 @@ def upgrade() -> None:
         sa.Column("model", sa.String(66), nullable=False),
         sa.Column("owner", sa.String(42), nullable=False),
         sa.Column("authorised", sa.Boolean, nullable=False),
-        sa.Column("block_number", sa.BigInteger, nullable=False),
-        sa.Column("log_index", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("model", "owner", name="pk_vouched_model"),
     )
     op.create_table(
@@ -63,6 +61,7 @@ def upgrade() -> None:
     op.create_index("ix_committed_batch_operator_owner_model", "committed_batch", ["operator", "owner", "model"])
     with op.batch_alter_table("receipt") as table:
         table.add_column(sa.Column("model", sa.String(66), nullable=True))
+        table.add_column(sa.Column("owner", sa.String(42), nullable=True))
         table.add_column(sa.Column("waiting_since", sa.DateTime(timezone=True), nullable=True))
         table.add_column(sa.Column("set_aside_at", sa.DateTime(timezone=True), nullable=True))
         table.add_column(sa.Column("batch", sa.String(66), nullable=True))
@@ -81,7 +80,7 @@ def downgrade() -> None:
     with op.batch_alter_table("receipt") as table:
         table.drop_constraint("uq_receipt_batch_batch_index", type_="unique")
         table.drop_constraint("fk_receipt_batch_receipt_batch", type_="foreignkey")
-        for column in ("batch_index", "batch", "set_aside_at", "waiting_since", "model"):
+        for column in ("batch_index", "batch", "set_aside_at", "waiting_since", "owner", "model"):
             table.drop_column(column)
     for name in ("committed_batch", "vouched_model", "receipt_batch"):
         op.drop_table(name)

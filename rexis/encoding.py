@@ -40,7 +40,10 @@ def _import_keystores() -> None:
     used. And py_ecc raises the interpreter's recursion limit to 100,000; from there a hundred kilobytes of "[" end the process with a
     segmentation fault inside json instead of a RecursionError, so the limit is put back.
     """
-    stand_ins = {"py_ecc.bls": {"G2ProofOfPossession": _Deferred()}, "py_ecc.bls12_381": {"curve_order": _BLS_CURVE_ORDER}}
+    stand_ins: dict[str, dict[str, Any]] = {
+        "py_ecc.bls": {"G2ProofOfPossession": _Deferred()},
+        "py_ecc.bls12_381": {"curve_order": _BLS_CURVE_ORDER},
+    }
     placed = {name: members for name, members in stand_ins.items() if name not in sys.modules}
     for name, members in placed.items():
         sys.modules[name] = module = ModuleType(name)

@@ -12,6 +12,8 @@ TORCH_ARGS ?=
 T ?=
 
 BIN := .venv/bin
+# One thread each: most tests wait for processes, so several run at once, and idle threads of torch would spin against each other.
+PYTEST = OMP_NUM_THREADS=1 PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest -q
 PIP := $(BIN)/pip --disable-pip-version-check
 # What is done is noted inside what it made: removing a folder is enough to have it made anew.
 STAMPS := .venv/stamps
@@ -58,7 +60,7 @@ $(CONTRACTS_STAMP): contracts/package-lock.json requirements/node.txt $(STAMPS)/
 
 # --- The platform on this machine
 
-demo: setup ## The platform, once through: a hospital registers its data set
+demo: setup ## The whole story on the data of four real hospitals; its report is .rexis/demo/report.html
 	@$(BIN)/python -m examples.heart
 
 up: setup ## Start the platform under .rexis/ and keep it running until Ctrl-C
@@ -76,7 +78,7 @@ doctor: ## Say what is missing on this machine; works before anything is install
 # --- Checks
 
 test: lint contracts-check ## Lint, contracts, all tests
-	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest -q $(T)
+	@$(if $(T),$(PYTEST) $(T),$(PYTEST) -n 4 --dist loadfile --ignore tests/end_to_end && $(PYTEST) -n 2 --dist loadfile tests/end_to_end)
 
 lint: setup ## Style, types and the architecture
 	@$(BIN)/ruff check --quiet .

@@ -2,6 +2,7 @@
 
 import sys
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,8 @@ from rexis.errors import RexisError
 def main() -> None:
     """Tell the story; exit code 1 with one message if something fails."""
     console = Console(highlight=False)
+    # The cores belong to the platform and the agents; idle threads of torch would spin against them.
+    torch.set_num_threads(1)
     setting = Setting()
     try:
         report = Story(setting, console).tell()

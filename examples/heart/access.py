@@ -1,5 +1,7 @@
 """Who may use which table for what, and the questions that are asked under it."""
 
+import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import partial
 from secrets import token_hex
@@ -7,6 +9,7 @@ from typing import Any
 
 from examples.heart.ledger import LedgerEvent
 from examples.heart.parties import Hospital, Party, in_parallel
+from rexis.agent.table import read_table
 from rexis.client.access import AccessClient, AccessRequest
 from rexis.client.queries import Query, QueryClient
 from rexis.errors import ServiceError, VerificationError
@@ -23,7 +26,7 @@ REFUSED = {
     "HMB, commercial": {"use": "HMB", **DECLARED, "commercial": True},
 }
 QUERY_TIMEOUT_S = 180.0
-DIAGNOSIS_BY_AGE = {
+DIAGNOSIS_BY_AGE: dict[str, Any] = {
     "version": 1,
     "kind": "table",
     "dimensions": [{"column": "age", "bands": [45, 55, 65]}, {"column": "num", "above": 0}],
@@ -109,6 +112,19 @@ def ask_queries(group: Party, hospitals: Sequence[Hospital]) -> dict[str, Any]:
         "answers": answers,
         "stopped": [{"state": stopped.state, "text": question, "note": stopped.rule or stopped.note or ""}],
     }
+
+
+def exact_tables(hospitals: Sequence[Hospital]) -> list[bytes]:
+    """The counts of the released query before rounding and suppression, as JSON would carry them: they must stay with each hospital."""
+    edges = DIAGNOSIS_BY_AGE["dimensions"][0]["bands"]
+    texts = []
+    for hospital in hospitals:
+        table = read_table(hospital.table)
+        counts = [0] * (len(DIAGNOSIS) * (len(edges) + 1))
+        for age, diagnosis in zip(table.column("age"), table.column("num"), strict=True):
+            counts[len(DIAGNOSIS) * bisect_right(edges, int(age)) + (int(diagnosis) > 0)] += 1
+        texts += [json.dumps(counts), json.dumps(counts, separators=(",", ":"))]
+    return [text.strip("[]").encode() for text in texts]
 
 
 def _ask(client: AccessClient, hospital: Hospital, purpose: Mapping[str, Any]) -> AccessRequest:

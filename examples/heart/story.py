@@ -195,7 +195,11 @@ class Story:
 
     def _search(self, trained: Trained, asked: Asked) -> None:
         parties = [*self.hospitals, self._group]
-        others = {"unmasked updates of round 1": trained.vectors, **asked.secrets}
+        others = {
+            "exact counts behind the query's answers": access.exact_tables(self.hospitals),
+            "unmasked updates of round 1": trained.vectors,
+            **asked.secrets,
+        }
         found = checks.search_platform(self.setting.folder, self.hospitals, [party.folder for party in parties], others)
         self.checks += found
         self.steps.note(f"none found of: {', '.join(others)}; rows, salts and passphrases of four hospitals")

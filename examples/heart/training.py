@@ -24,8 +24,7 @@ from rexis.encoding import from_hex
 from rexis.errors import VerificationError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Deadlines, Manifest
-from rexis.secagg.blocks import vector_digest
-from rexis.secagg.payloads import Moments
+from rexis.secagg.payloads import Moments, vector_record
 
 LOGISTIC, NETWORK = federations.MODELS
 FEDERATED = "federated: "
@@ -152,6 +151,6 @@ def first_updates(
             table = Table(tuple(columns), tuple(tuple(row) for row in rows))
             vectors.append(training_vector(config, manifest, model, prepare_rows(config, table, moments)))
     total: Any = np.sum(vectors, axis=0, dtype=vectors[0].dtype)
-    if vector_digest(total) != first.aggregate:
+    if vector_record(total) != first.aggregate:
         raise VerificationError("the updates computed again do not add up to the sum on chain: a search for them would prove nothing")
     return [vector.tobytes() for vector in vectors]

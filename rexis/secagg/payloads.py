@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rexis.commitments import tensor_digest
 from rexis.encoding import canonical_json, sha256
 from rexis.errors import MalformedMessageError
 from rexis.protocol.federation_config import FederationConfig, StatisticsPlan, TrainingPlan
@@ -86,6 +87,11 @@ class Moments:
         if inputs.shape[1:] != self.mean.shape:
             raise ValueError(f"expected inputs [n, {len(self.mean)}], got {inputs.shape}")
         return (inputs - self.mean) / self.sd
+
+
+def vector_record(vector: RingVector) -> bytes:
+    """What stands on chain for a vector before masking, or for a sum (32 bytes): the tensor digest of its entries read as signed."""
+    return tensor_digest(vector.view(f"<i{vector.itemsize}"))
 
 
 def update_encoding(config: FederationConfig) -> FixedPoint:

@@ -18,10 +18,9 @@ from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import NO_METRICS
 from rexis.protocol.secagg_messages import Stage
-from rexis.secagg.blocks import vector_digest
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import decode_moments, decode_update
+from rexis.secagg.payloads import decode_moments, decode_update, vector_record
 from services.aggregator import attempts, global_models
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
@@ -113,7 +112,7 @@ def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
     for sender in masked_sum.missing:
         masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
     total = opening.coordinator.unmask(masked_sum)
-    return _decoded(objects, opening, total, vector_digest(total))
+    return _decoded(objects, opening, total, vector_record(total))
 
 
 def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregate: bytes) -> Outcome:

@@ -75,7 +75,7 @@ def report() -> Report:
                 "name": "One byte changed",
                 "verdict": "FAIL",
                 "claims": [
-                    {"name": "signature", "verdict": "FAIL", "detail": "another key"},
+                    {"name": "signature", "verdict": "FAIL", "detail": f"expected {HASH}, got {HASH}"},
                     {"name": "inclusion", "verdict": "NOT CHECKED", "detail": ""},
                 ],
             }

@@ -30,9 +30,8 @@ from rexis.protocol.federation_rounds import update_commitment
 from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg import Participant
-from rexis.secagg.blocks import vector_digest
 from rexis.secagg.history import AttemptRecord
-from rexis.secagg.payloads import encode_moments, encode_update
+from rexis.secagg.payloads import encode_moments, encode_update, vector_record
 from rexis.secagg.survivors import FixedSurvivors
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
@@ -230,7 +229,7 @@ class Institution:
         ctx = participant.terms.ctx
         if ctx in self.promised:
             return
-        digest = vector_digest(self._vector(config, item))
+        digest = vector_record(self._vector(config, item))
         commitment = update_commitment(ctx, self.signer.address, digest, secrets.token_bytes(16))
         call = sign_call(self.signer, self.chain.deployment, "FederationRegistry", "commitUpdate", item.federation, ctx, commitment)
         self.relays.hand_in(call)

@@ -24,7 +24,6 @@ from rexis.chain.signer import Signer
 from rexis.client.aggregator import AggregatorClient, WorkItem
 from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import create_upload, upload_file
-from rexis.commitments import tensor_digest
 from rexis.commitments.positional_tree import SALT_BYTES
 from rexis.errors import RexisError, ServiceError, UnavailableError, UnexpectedMessageError
 from rexis.models.features import Features
@@ -34,6 +33,7 @@ from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
 from rexis.secagg import Participant
 from rexis.secagg.masks import RingVector
 from rexis.secagg.participant_state import Phase
+from rexis.secagg.payloads import vector_record
 from rexis.secagg.terms import RoundTerms
 
 # Measured 71,000 with cold storage.
@@ -209,7 +209,7 @@ class FederationDuty:
         if vector is None:
             vector = self._vector(member, stored.manifest)
             self.records.keep_vector(stored.manifest, vector)
-        salt, digest = secrets.token_bytes(SALT_BYTES), tensor_digest(vector.view(f"<i{vector.itemsize}"))
+        salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
         arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
         deployment = self.registry.chain.deployment
         call = sign_call(self._signer, deployment, "FederationRegistry", "commitUpdate", *arguments, gas=COMMIT_GAS)

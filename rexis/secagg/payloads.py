@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from rexis.commitments import tensor_digest
 from rexis.encoding import canonical_json, sha256
 from rexis.errors import MalformedMessageError
-from rexis.protocol.federation_config import FederationConfig, StatisticsPlan, TrainingPlan
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
 from rexis.secagg.masks import RingVector
 from rexis.secagg.quantization import FixedPoint
 

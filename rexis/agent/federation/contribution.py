@@ -12,7 +12,8 @@ from rexis.encoding import domain_tag, sha256
 from rexis.errors import DigestMismatchError, PrivacyError
 from rexis.models.features import Features
 from rexis.protocol.batch import digest_file, read_file
-from rexis.protocol.federation_config import FederationConfig, TrainingPlan
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector

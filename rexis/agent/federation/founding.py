@@ -32,7 +32,8 @@ from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageE
 from rexis.models.spec import LogisticConfig
 from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
-from rexis.protocol.federation_config import FederationConfig, TrainingPlan
+from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.secagg.thresholds import thresholds
 
 MAX_FILE_BYTES = 4 << 20

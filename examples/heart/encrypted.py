@@ -109,7 +109,11 @@ def check_receipts(hospital: Hospital, asked: Asked, events: list[LedgerEvent]) 
     place = content.index(b'"output"') + len(b'"output":"0x')
     changed = hospital.folder / "receipt.changed.json"
     changed.write_bytes(content[:place] + (b"1" if content[place : place + 1] == b"0" else b"0") + content[place + 1 :])
-    record = next(to_hex(event.arguments["record"]) for event in events if event.event == "BatchCommitted")
+    batch = json.loads(content)["receipt"]["batch"]
+    committed = [event.arguments for event in events if event.event == "BatchCommitted"]
+    record = next((to_hex(found["record"]) for found in committed if to_hex(found["batch"]) == batch), None)
+    if record is None:
+        raise VerificationError(f"expected batch {batch} on chain, which the bundle names")
     options = ("--issuer", asked.issuer, "--owner", hospital.address, "--record", record)
     intact, broken = (hospital.rexis("verify", "receipt", path, *options) for path in (bundle, changed))
     failed = [claim["name"] for claim in broken["claims"] if claim["verdict"] == "FAIL"]

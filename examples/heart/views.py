@@ -24,7 +24,7 @@ _SEEN = (
     (
         "trainer",
         "an encrypted model, encrypted patients and answers; how many, and when",
-        "plaintext, unless it works with a member, who knows the model",
+        "plaintext, unless it works with somebody who knows the model (hospitals, research group, aggregator) or enough of the patients",
     ),
     ("verifier", "receipts: digests and signatures, who asked and when", "inputs, outputs, weights"),
     ("chain", "hashes, addresses, times, grants, who survived a round", "everything else"),
@@ -32,8 +32,9 @@ _SEEN = (
 VIEWS = [{"party": party, "saw": saw, "hidden": hidden} for party, saw, hidden in _SEEN]
 
 _LIMITS = """
-Encryption of the network is obfuscation only here: all four hospitals know the plain model, and whoever holds it recovers the key from a
-few pairs. Against a provider who works with a member it protects nothing.
+Encryption of the network is obfuscation only here: all four hospitals, the research group and the aggregator know the plain model, and
+whoever holds it and the encrypted one recovers the key. Against a provider who works with one of them, or knows a few of the patients, it
+protects nothing.
 
 Secure aggregation hides single updates from an aggregator that follows the protocol, and from it together with one hospital. The global
 models and each round's sum are seen by all members; without noise they may still tell something about patients, and this run adds none.

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,6 +47,7 @@ class Asked:
         keyed_inputs: what was sent, f32 [n, inputs].
         keyed_outputs: what came back, f32 [n, outputs].
         receipts: of each row, in order, verified.
+        protection: what may be said of how the rows were protected from the trainer; by the key, not by the trainer's own word.
     """
 
     model: Model
@@ -54,11 +56,7 @@ class Asked:
     keyed_inputs: NDArray[np.float32]
     keyed_outputs: NDArray[np.float32]
     receipts: tuple[Receipt, ...]
-
-    @property
-    def protection(self) -> str:
-        """What may be said of how the rows were protected from the trainer."""
-        return self.model.keyed.protection
+    protection: str
 
 
 class Questioner:
@@ -116,10 +114,11 @@ class Questioner:
         if inference.state != "answered":
             raise _unanswered(inference)
         answers = self._answers(inference, model, len(keyed))
-        receipts = tuple(receipt for _, receipt in self._trainer.receipts(inference.id))
+        # One more than there are rows: a trainer that never stops is not listened to for ever.
+        receipts = tuple(receipt for _, receipt in islice(self._trainer.receipts(inference.id), len(keyed) + 1))
         check_receipts(receipts, model.record, keyed, answers, self._chain_id, issuer=self._issuer, asked_at=asked_at)
         outputs = ee.decrypt_outputs(torch.from_numpy(answers).double(), self._key)
-        asked = Asked(model, inference, outputs, keyed, answers, receipts)
+        asked = Asked(model, inference, outputs, keyed, answers, receipts, self._key.protection)
         self._deposit(receipts, on_step)
         return asked
 

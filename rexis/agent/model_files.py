@@ -122,6 +122,8 @@ def read_rows(path: Path, spec: ModelSpec) -> Tensor:
 
 def write_outputs(path: Path, y: Tensor) -> None:
     """Write outputs [n, outputs]: as CSV with one line a row, or rounded to f32 if the path ends in `.safetensors`."""
+    # Predictions about patients: a new file is its owner's only.
+    path.touch(mode=0o600)
     if path.suffix == ".safetensors":
         _write(path, FileSpec("output", (TensorSpec("y", "f32", ("n", y.shape[-1])),)), {"y": y.detach().float()})
         return

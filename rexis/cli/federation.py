@@ -18,7 +18,7 @@ from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
 from rexis.encoding import from_hex, to_hex
-from rexis.errors import EncodingError, MalformedMessageError, UnavailableError, UnexpectedMessageError
+from rexis.errors import ConfigurationError, EncodingError, MalformedMessageError, UnavailableError, UnexpectedMessageError
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
@@ -169,10 +169,12 @@ def _check_founding(founded: Federation, registry: "Registry") -> None:
 
 
 def _policy(site: Path) -> Any:
-    from rexis.agent.federation.site_policy import SitePolicy
     from rexis.agent.site import read_site
 
-    return read_site(site).federations or SitePolicy()
+    policy = read_site(site).federations
+    if policy is None:
+        raise ConfigurationError(f"{site.name} has no section [federations]: this site takes part in none")
+    return policy
 
 
 def _wait_until_founded(client: AggregatorClient, founded: Federation, timeout_s: float) -> Federation:

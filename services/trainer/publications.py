@@ -20,7 +20,7 @@ from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import READ_BYTES, TensorFileDigest
 from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.relayed_call import RelayedCall
-from services.foundation.database import now, transaction
+from services.foundation.database import lock, now, transaction
 from services.foundation.objects import ObjectStore
 from services.foundation.outbox.leases import JobKind, Lease, claim, enqueue_job
 from services.foundation.problems import Problem, conflict, not_found
@@ -194,6 +194,8 @@ def users_of(session: Session, model: KeyedModel) -> list[str]:
 
 def set_users(session: Session, model: KeyedModel, users: Collection[str]) -> None:
     """Replace the accounts that may use a model."""
+    # Two callers at once would both insert the same account.
+    lock(session, f"users of model {model.id}")
     session.execute(delete(ModelUser).where(ModelUser.model_id == model.id))
     session.add_all(ModelUser(model_id=model.id, address=address) for address in sorted(set(users) - {model.owner}))
     session.flush()

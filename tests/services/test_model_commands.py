@@ -100,6 +100,7 @@ def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identit
     asked = ["infer", model["id"], "rows.csv", "--key", "key", "--no-deposit", "--issuer", ISSUER.address]
     answered = rexis(*asked, "--output", "predictions.csv")
     assert (answered["rows"], answered["issuer"], answered["protection"]) == (5, ISSUER.address, "obfuscation only")
+    assert (tmp_path / "predictions.csv").stat().st_mode & 0o077 == 0
     with (tmp_path / "predictions.csv").open() as file:
         predicted = torch.tensor([[float(row["y0"])] for row in csv.DictReader(file)], dtype=torch.float64)
     assert HEART.close(predicted, patients())

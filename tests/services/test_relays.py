@@ -108,7 +108,15 @@ def test_only_the_doors_that_are_open(marketplace: Marketplace, contract: str, f
 
 def test_nobody_hands_in_the_call_of_another(marketplace: Marketplace) -> None:
     answer = post(marketplace, grant(marketplace), CONSUMER)
-    assert answer.status_code in (401, 403, 422), answer.text
-    forged = SignedCall(grant(marketplace).call, grant(marketplace, CONSUMER).signature)
-    assert post(marketplace, forged).status_code == answer.status_code
+    assert (answer.status_code, answer.json()["type"]) == (401, "urn:rexis:problem:signature"), answer.text
+    assert "from the account that is signed in" in answer.json()["detail"]
+    assert marketplace.counts()[1] == 1
+
+
+def test_the_sender_must_have_signed(marketplace: Marketplace) -> None:
+    right = grant(marketplace)
+    for signature in (grant(marketplace, CONSUMER).signature, grant(marketplace).signature):
+        answer = post(marketplace, SignedCall(right.call, signature))
+        assert (answer.status_code, answer.json()["type"]) == (401, "urn:rexis:problem:signature"), answer.text
+        assert "expected a signature by" in answer.json()["detail"]
     assert marketplace.counts()[1] == 1

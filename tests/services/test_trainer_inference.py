@@ -22,7 +22,7 @@ from rexis.agent.model_files import outputs_file_spec, write_model
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner
 from rexis.client.relayed_calls import RelayClient
-from rexis.client.trainer import TrainerClient
+from rexis.client.trainer import Model, TrainerClient
 from rexis.client.verifier import VerifierClient
 from rexis.commitments import Receipt, tensor_digest
 from rexis.encoding import to_hex
@@ -113,6 +113,14 @@ def receipts(trainer: Trainer, inference: dict[str, Any], account: LocalSigner =
         cursor = {"cursor": page["next_cursor"]}
 
 
+class Flattering(TrainerClient):
+    """A trainer that says of every model that nobody else knows it."""
+
+    def model(self, model_id: str) -> Model:
+        found = super().model(model_id)
+        return replace(found, keyed=replace(found.keyed, knowledge="private"))
+
+
 def test_an_institution_gets_the_plain_models_answers_with_receipts_at_the_verifier(rpc_url: str, redis_url: str, tmp_path: Path) -> None:
     """The whole path over HTTP, with the real worker and background process, and a verifier that starts last."""
     verifier = settings_for(
@@ -146,6 +154,8 @@ def test_an_institution_gets_the_plain_models_answers_with_receipts_at_the_verif
         first = Questioner(user, HEART.key, settings.chain_id, issuer=ISSUER.address).ask(model.id, x)
         assert HEART.close(first.outputs, x)
         assert first.protection == "obfuscation only"
+        flattered = Questioner(Flattering(clinic), HEART.key, settings.chain_id).ask(model.id, x[:1])
+        assert (flattered.model.keyed.protection, flattered.protection) == ("keyed transformation", "obfuscation only"), "the key says so"
         assert [receipt.input for receipt in first.receipts] == [tensor_digest(row) for row in first.keyed_inputs]
         assert len({receipt.salt for receipt in first.receipts}) == 40
 

@@ -29,6 +29,9 @@ COMMANDS = [
     ["dataset", "show"],
     ["agent"],
     ["agent", "journal"],
+    ["agent", "run"],
+    ["agent", "held"],
+    ["agent", "decide"],
     ["access"],
     ["access", "request"],
     ["access", "grant"],
@@ -52,6 +55,13 @@ COMMANDS = [
     ["model", "share"],
     ["model", "revoke"],
     ["infer"],
+    ["federation"],
+    ["federation", "create"],
+    ["federation", "join"],
+    ["federation", "list"],
+    ["federation", "status"],
+    ["federation", "model"],
+    ["federation", "result"],
     ["verify"],
     ["verify", "inclusion"],
     ["verify", "receipt"],
@@ -385,3 +395,10 @@ def test_a_short_passphrase_and_a_missing_one_are_refused(monkeypatch: pytest.Mo
     (tmp_path / "secret").write_text("from a file\n")
     monkeypatch.setenv("REXIS_PASSPHRASE_FILE", str(tmp_path / "secret"))
     assert home.passphrase(confirm=True) == "from a file"
+
+
+def test_a_site_without_rules_for_federations_joins_none(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('[[datasets]]\ntable = "table.csv"\npolicy = "policy.yaml"\n[queries]\nsensitive = ["age"]\n')
+    told = failure(rexis("federation", "join", "0x" + 64 * "1", "--site", str(site), "--json"))
+    assert told == "site.toml has no section [federations]: this site takes part in none"

@@ -58,7 +58,7 @@ class Setting:
 
     folder: Path = Path(".rexis") / "demo"
     rounds: int = 10
-    stage_s: int = 6
+    stage_s: int = 10
     drop_in: int | None = 5
     require_worth: bool = True
     federations_timeout_s: float = 300.0

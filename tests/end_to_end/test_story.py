@@ -91,7 +91,7 @@ class Assassin:
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str, list[str], Path]:
     folder = tmp_path_factory.mktemp("story") / "demo"
     output = StringIO()
-    story = Story(Setting(folder=folder, rounds=3, stage_s=8, drop_in=2, require_worth=False), Console(file=output, width=140))
+    story = Story(Setting(folder=folder, rounds=3, stage_s=12, drop_in=2, require_worth=False), Console(file=output, width=140))
     with Assassin(story) as assassin:
         report = story.tell()
     return report, output.getvalue(), assassin.killed, folder

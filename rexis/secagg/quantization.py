@@ -34,8 +34,8 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if self.participants < 1 or self.ring_bits not in get_args(RingBits):
             raise ValueError(f"expected participants and 32 or 64 ring bits, got {self.participants} and {self.ring_bits}")
-        if not (math.isfinite(self.clipping_norm) and self.clipping_norm > 0) or self.scale < 1:
-            raise ValueError(f"expected a clipping norm in (0, {self.bound}], got {self.clipping_norm}")
+        if not (math.isfinite(self.clipping_norm) and self.clipping_norm > 0 and 1 <= self.bound / self.clipping_norm < math.inf):
+            raise ValueError(f"expected a clipping norm in (0, {self.bound}] that leaves a finite scale, got {self.clipping_norm}")
 
     @property
     def bound(self) -> int:

@@ -49,7 +49,9 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
 
 def is_answered(session: Session, federation: Federation, attempt: Attempt, instant: datetime) -> bool:
     """Whether the sum can be opened: every survivor gave its shares, or the time for it is over."""
-    if attempt.stage != Phase.UNMASK or attempt.survivors is None:
+    chain = attempts.onchain(session, attempt)
+    # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
+    if attempt.stage != Phase.UNMASK or attempt.survivors is None or chain is None or chain.survivors_hash is None:
         return False
     # A stage that began late, because the chain was slow, is not shorter for it.
     seconds = FederationConfig.parse(federation.config).stage_s

@@ -276,3 +276,9 @@ def test_moments_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(MalformedMessageError):
             Moments.parse({**document, **change})
+
+
+def test_a_clipping_norm_that_leaves_no_finite_scale_is_refused() -> None:
+    config = FederationConfig.parse(changed("training.clipping_norm", "1e-310"))
+    with pytest.raises(ValueError, match="finite scale"):
+        encode_update(config, np.zeros(4), examples=1, loss=0.0)

@@ -283,7 +283,9 @@ class FederationDuty:
         seen = {federation: self.registry.federation(federation) for federation in {stored.federation for stored in left}}
         for stored in left:
             now = seen[stored.federation]
-            late = time() > stored.manifest.deadlines.abandon + SLACK_S
+            # Of an earlier attempt that says nothing while a later one runs: the round's vector is still needed.
+            superseded = now.runs and now.round == stored.round and now.attempt > stored.attempt
+            late = time() > stored.manifest.deadlines.abandon + SLACK_S and not superseded
             if not late and now.runs and (now.round, now.attempt) == (stored.round, stored.attempt):
                 continue
             round_is_over = late or now.status is Status.CLOSED or now.round != stored.round

@@ -155,8 +155,10 @@ class FederationRecords:
         """Remember a new attempt with its first message.
 
         Raises:
+            PolicyError: an update of this base model is, or was, on its way into another federation's sum.
             UnexpectedMessageError: another process has begun it.
         """
+        self.check_base_model(manifest.base_model, manifest.federation)
         ctx = participant.terms.ctx
         state, record = self._seal(participant)
         with self.journal.transaction() as connection:
@@ -251,15 +253,16 @@ class FederationRecords:
             _check_statistic(connection, identifier, content_root, federation)
 
     def check_base_model(self, model: bytes, federation: bytes) -> None:
-        """Check that no update of a model was summed for another federation.
+        """Check that no update of a model was summed for another federation, or is about to be.
 
         Raises:
             PolicyError: one was; the difference of two such sums could be this institution's update.
         """
-        row = self._row("SELECT federation FROM attempt WHERE base_model = ? AND federation != ? AND stage = 'answered'", model, federation)
+        query = "SELECT federation FROM attempt WHERE base_model = ? AND federation != ? AND stage IN ('open', 'answered')"
+        row = self._row(query, model, federation)
         if row is not None:
             raise PolicyError(
-                f"rule on base models: an update of model {to_hex(model)} was summed for federation {to_hex(row['federation'])}, and an "
+                f"rule on base models: an update of model {to_hex(model)} is summed for federation {to_hex(row['federation'])}, and an "
                 "institution never trains twice on one model: found it from another first model, with another seed"
             )
 

@@ -17,15 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTIFACTS = ROOT / "artifacts"
-CONTRACTS = (
-    "Forwarder",
-    "DatasetRegistry",
-    "AccessManager",
-    "FederationRegistry",
-    "ModelRegistry",
-    "InferenceRegistry",
-    "PositionalTree",
-)
+# One contract or library a file, of the file's name.
+CONTRACTS = tuple(sorted(path.stem for path in (ROOT / "src").glob("*.sol")))
 
 # Without metadata hash and CBOR trailer the bytecode depends on the code alone, not on comments or file names.
 SETTINGS: dict[str, Any] = {
@@ -66,6 +59,11 @@ def compile_contracts() -> dict[str, Any]:
     return output
 
 
+def abstract(name: str, compiled: dict[str, Any]) -> bool:
+    """Whether this is no contract of its own: its code is part of those that derive from it."""
+    return not compiled[f"src/{name}.sol"][name]["evm"]["bytecode"]["object"]
+
+
 def artifact(name: str, compiled: dict[str, Any]) -> str:
     """The artefact file of one contract, as text."""
     metadata = json.loads(compiled["metadata"])
@@ -91,7 +89,7 @@ def main() -> int:
     check = parser.parse_args().check
 
     compiled = compile_contracts()["contracts"]
-    built = {f"{name}.json": artifact(name, compiled[f"src/{name}.sol"][name]) for name in CONTRACTS}
+    built = {f"{name}.json": artifact(name, compiled[f"src/{name}.sol"][name]) for name in CONTRACTS if not abstract(name, compiled)}
     committed = {path.name: path.read_text(encoding="utf-8") for path in ARTIFACTS.glob("*.json")}
     differing = sorted(name for name in built.keys() | committed.keys() if built.get(name) != committed.get(name))
     if check:

@@ -14,19 +14,25 @@ from rexis.chain.calls import encode_call
 from rexis.chain.connection import NODE_FAILURES, genesis_hash, open_web3
 from rexis.chain.deployments import Argument, DeployedContract, Deployment
 from rexis.chain.reverts import decode_revert
-from rexis.chain.signer import Signer
+from rexis.chain.signer import LOCAL_CHAIN_ID, Signer
 from rexis.encoding import abi_encode, keccak256, to_hex
 from rexis.errors import ChainError, ConfigurationError, UnavailableError, WrongChainError
 
-# Behind the forwarder, which every one of them trusts from its constructor on. In order of deployment, so that addresses follow from
-# the deployer's nonces: append, never insert. Each with its constructor's arguments: the signer, or contracts before it.
-TARGETS: Mapping[str, tuple[str, ...]] = {
+# In order of deployment, so that addresses follow from the deployer's nonces: append, never insert. Each with its constructor's
+# arguments: the signer, or contracts before it.
+CONTRACTS: Mapping[str, tuple[str, ...]] = {
+    "Forwarder": ("signer",),
     "DatasetRegistry": ("Forwarder", "signer"),
     "AccessManager": ("Forwarder", "DatasetRegistry"),
     "FederationRegistry": ("Forwarder",),
     "ModelRegistry": ("Forwarder",),
     "InferenceRegistry": ("Forwarder", "ModelRegistry"),
+    "PaymentTokens": ("signer",),
 }
+# Behind the forwarder, which every one of them trusts from its constructor on.
+TARGETS = tuple(name for name, arguments in CONTRACTS.items() if arguments[0] == "Forwarder")
+# Play money: escrows accept it on the local chain, and it can not exist on another.
+LOCAL_TOKEN = "LocalCredit"
 RECEIPT_TIMEOUT_S = 300.0
 
 
@@ -70,10 +76,13 @@ class _Deployer:
         self.deployment = Deployment(self.chain_id, genesis, {})
 
     def run(self) -> Deployment:
-        forwarder = self._ensure("Forwarder", (self.signer.address,))
-        for name, arguments in TARGETS.items():
-            target = self._ensure(name, tuple(self._address(argument) for argument in arguments))
-            self._ensure_target(forwarder.address, target.address)
+        for name, arguments in CONTRACTS.items():
+            self._ensure(name, tuple(self._address(argument) for argument in arguments))
+            if name in TARGETS:
+                self._ensure_target(self._address(name))
+        if self.chain_id == LOCAL_CHAIN_ID:
+            self._ensure(LOCAL_TOKEN, ())
+            self._ensure_accepted(self._address(LOCAL_TOKEN))
         return self.deployment
 
     def _address(self, name: str) -> str:
@@ -120,15 +129,22 @@ class _Deployer:
             compiler=compiled.compiler,
         )
 
-    def _ensure_target(self, forwarder: str, target: str) -> None:
-        contract = self.web3.eth.contract(address=to_checksum_address(forwarder), abi=artifact("Forwarder").abi)
-        if contract.functions.isTarget(target).call():
+    def _ensure_target(self, target: str) -> None:
+        self._ensure_listed("Forwarder", "isTarget", "setTarget", target)
+
+    def _ensure_accepted(self, token: str) -> None:
+        self._ensure_listed("PaymentTokens", "isAccepted", "setAccepted", token)
+
+    def _ensure_listed(self, name: str, question: str, setter: str, listed: str) -> None:
+        address = self._address(name)
+        contract = self.web3.eth.contract(address=to_checksum_address(address), abi=artifact(name).abi)
+        if contract.functions[question](listed).call():
             return
         if (owner := contract.functions.owner().call()) != self.signer.address:
             raise ConfigurationError(
-                f"{target} is not a target of the forwarder, and only its owner {owner} can call setTarget({target}, true)"
+                f"{listed} is not on the list of the {name}, and only its owner {owner} can call {setter}({listed}, true)"
             )
-        self._send(forwarder, encode_call("Forwarder", "setTarget", target, True))
+        self._send(address, encode_call(name, setter, listed, True))
 
     def _send(self, to: str | None, data: bytes) -> TxReceipt:
         eth, sender = self.web3.eth, to_checksum_address(self.signer.address)

@@ -13,7 +13,7 @@ import pytest
 
 from rexis.chain.artifacts import artifact
 from rexis.chain.connection import Chain
-from rexis.chain.deployer import TARGETS, deploy_contracts
+from rexis.chain.deployer import CONTRACTS, LOCAL_TOKEN, TARGETS, deploy_contracts
 from rexis.chain.deployments import Deployment, load, read, write
 from rexis.chain.signer import LocalSigner, development_signer
 from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
@@ -21,7 +21,7 @@ from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
 
 def test_the_local_record_ships_and_names_all_contracts() -> None:
     shipped = load(31337)
-    assert sorted(shipped.contracts) == sorted(["Forwarder", *TARGETS])
+    assert sorted(shipped.contracts) == sorted([*CONTRACTS, LOCAL_TOKEN])
     # Older state of a local chain, and records of services, hold these two: they must stay where they are.
     assert shipped.contracts["Forwarder"].address == "0x5FbDB2315678afecb367f032d93F642f64180aa3"
     assert shipped.contracts["DatasetRegistry"].address == "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
@@ -41,11 +41,13 @@ def test_every_contract_behind_the_forwarder_trusts_it_and_is_a_target(chain: Ch
 def test_a_chain_of_an_older_version_gains_the_contracts_that_it_lacks(chain: Chain, anvil: str, deployment: Deployment) -> None:
     """The state that the first version left: two contracts, and the deployer's nonce after them."""
     provider, owner = chain.web3.provider, development_signer(0)
-    later = [name for name in TARGETS if name != "DatasetRegistry"]
+    later = [name for name in (*CONTRACTS, LOCAL_TOKEN) if name not in ("Forwarder", "DatasetRegistry")]
     for name in later:
         address = deployment.contracts[name].address
         provider.make_request("anvil_setCode", [address, "0x"])
         provider.make_request("anvil_setNonce", [address, "0x0"])
+        if name not in TARGETS:
+            continue
         sent = chain.contract("Forwarder").functions.setTarget(address, False).transact({"from": owner.address})
         chain.web3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)
     provider.make_request("anvil_setNonce", [owner.address, "0x3"])
@@ -55,7 +57,14 @@ def test_a_chain_of_an_older_version_gains_the_contracts_that_it_lacks(chain: Ch
     assert made.contracts["DatasetRegistry"] == deployment.contracts["DatasetRegistry"]
     for name in later:
         assert made.contracts[name].address == deployment.contracts[name].address
-        assert chain.contract("Forwarder").functions.isTarget(made.contracts[name].address).call() is True
+        assert name not in TARGETS or chain.contract("Forwarder").functions.isTarget(made.contracts[name].address).call() is True
+
+
+def test_play_money_is_accepted_on_the_local_chain_and_can_not_exist_elsewhere(chain: Chain, deployment: Deployment) -> None:
+    token = deployment.contracts[LOCAL_TOKEN].address
+    assert chain.contract("PaymentTokens").functions.isAccepted(token).call() is True
+    # The constructor asks for the chain's id, which a call with another one can not show: forge does (contracts/test/LocalCredit.t.sol).
+    assert chain.contract(LOCAL_TOKEN).functions.LOCAL_CHAIN_ID().call() == 31337
 
 
 def test_a_record_is_read_as_it_was_written(deployment: Deployment, tmp_path: Path) -> None:

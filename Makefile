@@ -18,6 +18,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # What is done is noted inside what it made: removing a folder is enough to have it made anew.
 STAMPS := .venv/stamps
 CONTRACTS_STAMP := contracts/node_modules/.installed
+AUDIT_STAMP := .venv/audit/.installed
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +59,13 @@ $(CONTRACTS_STAMP): contracts/package-lock.json requirements/node.txt $(STAMPS)/
 	@cd contracts && PATH="$$PATH:$(abspath $(BIN))" npm ci --loglevel=error --no-fund --no-audit
 	@touch $@
 
+# Tools that read the contracts; slither needs an older web3 than Rexis.
+$(AUDIT_STAMP): requirements/audit.txt $(STAMPS)/venv
+	@echo 'installing slither and halmos'
+	@$(PY) -m venv .venv/audit
+	@.venv/audit/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
 # --- The platform on this machine
 
 demo: setup ## The whole story on the data of four real hospitals; its report is .rexis/demo/report.html
@@ -86,13 +94,18 @@ lint: setup ## Style, types and the architecture
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo | tail -n 3
 
-contracts: setup ## Compile the contracts and make the local deployment record anew
+contracts: setup ## Compile the contracts, make the local deployment record anew, weigh the calls
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m contracts.script.compile
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m contracts.script.deploy --local
+	@$(BIN)/python -m contracts.gas
 
-contracts-check: setup ## Compare the committed artefacts byte by byte with what the sources give
+contracts-check: setup ## Compare artefacts byte by byte with what the sources give, and the gas of calls with the snapshot
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m contracts.script.compile --check
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m contracts.script.deploy --local --check
+	@$(BIN)/python -m contracts.gas --check
+
+audit: setup $(AUDIT_STAMP) ## Static analysis and symbolic tests of the contracts
+	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m contracts.script.audit
 
 k8s: setup ## Render the Kubernetes overlays and check them
 	@$(BIN)/python -m pytest -q tests/k8s
@@ -109,8 +122,10 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(PIP) install -q uv
 	@$(UV_COMPILE) --all-extras -o requirements/lock.txt
 	@$(UV_COMPILE) --extra service --extra agent -c requirements/lock.txt -o requirements/service.txt
+	@$(BIN)/uv pip compile requirements/audit.in --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/audit.txt
 
 clean: down ## Remove what was installed and every local platform's data
 	@rm -rf .venv .rexis contracts/node_modules contracts/out contracts/cache
 
-.PHONY: help setup demo up down status doctor test lint contracts contracts-check k8s bench lock clean
+.PHONY: help setup demo up down status doctor test lint contracts contracts-check audit k8s bench lock clean

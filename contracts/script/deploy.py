@@ -9,10 +9,7 @@ Run from the repository root. A second run does nothing where the chain already 
 import argparse
 import getpass
 import os
-import socket
-import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,22 +17,15 @@ from rexis.chain.connection import open_web3
 from rexis.chain.deployer import deploy_contracts
 from rexis.chain.deployments import Deployment, read, write
 from rexis.chain.signer import LOCAL_CHAIN_ID, LocalSigner, development_signer
-from services.local.anvil import anvil_command, find_anvil, wait_for_anvil
+from services.local.anvil import passing_anvil
 
 DEPLOYMENTS = Path(__file__).resolve().parents[1] / "deployments"
 
 
 def local_record() -> Deployment:
     """What the development deployer's first transactions give on any empty local chain: genesis, blocks and hashes are left out."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "ready.json"
-        with subprocess.Popen(anvil_command(find_anvil(), port, ready, block_time_s=None)) as process:
-            try:
-                deployment = deploy_contracts(wait_for_anvil(process, port, ready), development_signer(0))
-            finally:
-                process.terminate()
+    with passing_anvil() as url:
+        deployment = deploy_contracts(url, development_signer(0))
     contracts = {name: replace(contract, block=0, transaction=None) for name, contract in deployment.contracts.items()}
     return replace(deployment, genesis_hash=None, contracts=contracts)
 

@@ -9,9 +9,13 @@ block: keep copies, and check that the file is whole JSON before a start.
 import json
 import os
 import platform
+import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +69,27 @@ def anvil_command(
     if block_time_s is not None:
         command += ["--mixed-mining", "--block-time", str(block_time_s)]
     return command
+
+
+@contextmanager
+def passing_anvil(*, genesis_time: int | None = None) -> Iterator[str]:
+    """URL of a chain that ends with the block and keeps nothing; its time moves with transactions only.
+
+    Args:
+        genesis_time: Unix time of block 0; None takes the clock.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.json"
+        command = anvil_command(find_anvil(), port, ready, block_time_s=None)
+        if genesis_time is not None:
+            command += ["--timestamp", str(genesis_time)]
+        with subprocess.Popen(command) as process:
+            try:
+                yield wait_for_anvil(process, port, ready)
+            finally:
+                process.terminate()
 
 
 def wait_for_anvil(process: "subprocess.Popen[bytes]", port: int, ready: Path, *, timeout_s: float = 10.0) -> str:

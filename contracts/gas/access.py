@@ -43,6 +43,8 @@ def weigh(meter: Meter) -> None:
 
     meter.relayed("register, first", hospital, registry, "register", registration("first"))
     meter.relayed("register", hospital, registry, "register", registration("second"))
+    meter.sent("register, first", registry, "register", registration("first"))
+    meter.sent("register", registry, "register", registration("second"))
     meter.relayed("register from two parents, with royalty", hospital, registry, "register", registration("third", (1, 2), 250))
     meter.relayed("set policy", hospital, registry, "setPolicy", 2, sha256(b"new policy"), URI)
     meter.relayed("set metadata", hospital, registry, "setMetadata", 2, sha256(b"new metadata"), URI)

@@ -36,7 +36,7 @@ class Meter:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.gas: dict[str, int] = {}
-        self._payer = development_signer(1)
+        self.payer = development_signer(1)
         self._nonces: dict[str, int] = {}
 
     @property
@@ -79,11 +79,11 @@ class Meter:
         )
         fields = {"from": call.sender, "to": call.to, "gas": call.gas, "nonce": call.nonce, "deadline": call.deadline, "data": call.data}
         signature = who.sign_typed_data(call.typed_data(self.chain.deployment.chain_id, self.address("Forwarder")))
-        self._send(name and f"{name}, relayed", self._payer, "Forwarder", encode_call("Forwarder", "execute", fields, signature))
+        self._send(name and f"{name}, relayed", self.payer, "Forwarder", encode_call("Forwarder", "execute", fields, signature))
 
     def sent(self, name: str | None, contract: str, function: str, *arguments: Any, who: Signer | None = None) -> None:
         """By an account that holds ether, without the Forwarder."""
-        self._send(name and f"{name}, sent", who or self._payer, contract, encode_call(contract, function, *arguments))
+        self._send(name and f"{name}, sent", who or self.payer, contract, encode_call(contract, function, *arguments))
 
     def _send(self, name: str | None, payer: Signer, contract: str, data: bytes) -> None:
         eth = self.chain.web3.eth

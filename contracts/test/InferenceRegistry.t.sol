@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {InferenceRegistry} from "../src/InferenceRegistry.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
+import {PaymentTokens} from "../src/PaymentTokens.sol";
 import {PositionalTree} from "../src/PositionalTree.sol";
 import {vm} from "./Vm.sol";
 
@@ -16,7 +17,7 @@ contract InferenceRegistryTest {
     function setUp() public {
         vm.warp(1_800_000_000);
         models = new ModelRegistry(address(0xF0));
-        registry = new InferenceRegistry(address(0xF0), models);
+        registry = new InferenceRegistry(address(0xF0), models, new PaymentTokens(address(this)));
         vm.prank(OWNER);
         models.authorise(MODEL, keccak256("spec"), "");
     }

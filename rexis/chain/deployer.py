@@ -26,8 +26,8 @@ CONTRACTS: Mapping[str, tuple[str, ...]] = {
     "AccessManager": ("Forwarder", "DatasetRegistry"),
     "FederationRegistry": ("Forwarder",),
     "ModelRegistry": ("Forwarder",),
-    "InferenceRegistry": ("Forwarder", "ModelRegistry"),
     "PaymentTokens": ("signer",),
+    "InferenceRegistry": ("Forwarder", "ModelRegistry", "PaymentTokens"),
     "ComputeJobs": ("Forwarder", "AccessManager", "PaymentTokens", "signer"),
 }
 # Behind the forwarder, which every one of them trusts from its constructor on.

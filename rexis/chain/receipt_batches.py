@@ -94,7 +94,7 @@ def verify_vouched(chain: Chain, owner: str, model: bytes) -> None:
 
 def _batch(chain: Chain, identifier: bytes) -> dict[str, Any]:
     try:
-        operator, _, count, owner, model, record = chain.contract(INFERENCES).functions.get(identifier).call()
+        operator, _, count, _, _, owner, _, model, record = chain.contract(INFERENCES).functions.get(identifier).call()
     except ContractLogicError as error:
         raise VerificationError(f"the registry holds no batch {to_hex(identifier)}") from error
     return {"operator": operator, "owner": owner, "model": to_hex(model), "record": to_hex(record), "count": count}

@@ -161,9 +161,11 @@ def test_every_receipt_of_a_batch_verifies_on_chain_and_off(
         "sequence": 1,
         "record": batch.tree.record,
         "count": count,
+        "terms": 0,
     }
     then = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
-    stored = (operator.address, then, count, owner.address, MODEL, batch.tree.record)
+    pending, no_terms, none_open = 1, 0, 0
+    stored = (operator.address, then, count, pending, no_terms, owner.address, none_open, MODEL, batch.tree.record)
     assert registry.functions.get(batch.id).call() == stored
     for index, answer in enumerate(batch.receipts):
         proof = batch.tree.proof(index)

@@ -249,11 +249,11 @@ contract InferenceRegistry is Escrow {
     function rule(bytes32 batch, uint64 index, address challenger, bool upheld, bytes32 reason) external {
         if (reason == 0) revert MissingReason();
         Batch storage challenged = _of(batch, Status.Pending);
+        // What was challenged has terms.
+        Challenge storage made = _challengeOf(batch, index, challenger, Outcome.Answered);
         Terms storage terms = _termsOf(challenged);
         address caller = _msgSender();
-        // A batch without terms has no challenge either.
-        if (challenged.terms == 0 || caller != terms.arbiter) revert NotArbiter(batch, caller);
-        Challenge storage made = _challengeOf(batch, index, challenger, Outcome.Answered);
+        if (caller != terms.arbiter) revert NotArbiter(batch, caller);
         if (block.timestamp > made.deadline) revert DeadlinePassed(made.deadline, block.timestamp);
         if (upheld) {
             _uphold(batch, index, challenger, reason);

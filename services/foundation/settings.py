@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from rexis.errors import ConfigurationError
 
 LOCAL_CHAIN_ID = 31337
+ChainPolicyName = Literal["local", "qbft", "op-stack", "arbitrum", "generic"]
 URL_FIELDS = ("database_url", "redis_url", "object_store_url", "chain_rpc_url")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -68,6 +69,13 @@ class ServiceSettings(BaseSettings):
         default=None, description="deployment record to trust; default: the one shipped in rexis.chain for chain_id"
     )
 
+    chain_policy: ChainPolicyName | None = Field(
+        default=None, description="how the chain is treated (docs/guides/operator.md); default: by chain_id, generic for an unknown one"
+    )
+    max_fee_gwei: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="most that this service offers per gas, instead of what chain_policy allows"
+    )
+
     max_body_bytes: int = Field(default=1 << 20, gt=0, description="largest request body outside the upload protocol")
     read_timeout_s: float = Field(default=30.0, gt=0, description="longest silence of a client inside a request body")
     drain_s: float = Field(default=0.0, ge=0, description="time between SIGTERM and the closing of the listener, with /readyz at 503")
@@ -101,6 +109,7 @@ class ServiceSettings(BaseSettings):
                 ("REXIS_REDIS_URL", urlsplit(self.redis_url).hostname in LOOPBACK_HOSTS, "a Redis on loopback is the embedded one"),
                 ("REXIS_OBJECT_STORE_URL", not self.object_store_url.startswith("s3://"), "only S3 is a production object store"),
                 ("REXIS_CHAIN_ID", self.chain_id == LOCAL_CHAIN_ID, f"{LOCAL_CHAIN_ID} is the local development chain"),
+                ("REXIS_CHAIN_POLICY", self.chain_policy == "local", "only the local development chain may lose what was final"),
                 ("REXIS_PUBLIC_URL", not self.public_url.startswith("https://"), "tokens must not travel without TLS"),
             ]
             reasons = [f"{name}: {why}" for name, wrong, why in refused if wrong]

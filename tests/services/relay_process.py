@@ -5,8 +5,8 @@ import time
 
 from rexis.chain.signer import LocalSigner
 from services.foundation.database import open_engine
+from services.foundation.outbox.policies import ChainPolicy
 from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import ChainPolicy
 from tests.services.chain_process import connect
 
 if __name__ == "__main__":

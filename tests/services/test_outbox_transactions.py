@@ -16,8 +16,9 @@ from rexis.chain.signer import LocalSigner, development_signer
 from rexis.encoding import to_hex
 from rexis.errors import UnavailableError, UnexpectedMessageError, WrongChainError
 from services.foundation.database import transaction
+from services.foundation.outbox.policies import PRESETS, ChainPolicy
 from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import GENERIC_POLICY, ChainIntent, ChainPolicy, ChainTransaction, enqueue_call
+from services.foundation.outbox.transactions import ChainIntent, ChainTransaction, enqueue_call
 from tests.services.chain_process import ChainProcess, Gate, Halt, Once, Proxy, connect, funded_signer, replaced, rpc, running
 
 ROOT = Path(__file__).parents[2]
@@ -362,9 +363,7 @@ def test_a_call_above_its_gas_ceiling_ends_with_a_reason(outbox: Outbox) -> None
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "method", ["eth_getBlockByNumber", "eth_blockNumber", "eth_getTransactionCount", "eth_call", "eth_estimateGas", "eth_getBalance"]
-)
+@pytest.mark.parametrize("method", ["eth_getBlockByNumber", "eth_getTransactionCount", "eth_call", "eth_estimateGas", "eth_getBalance"])
 def test_a_node_over_its_limit_costs_a_call_nothing_but_time(outbox: Outbox, proxy: Proxy, method: str) -> None:
     relay = outbox.relay(url=proxy.url)
     data = outbox.promise(2)
@@ -395,7 +394,7 @@ def test_finality_waits_for_confirmations_and_time(outbox: Outbox) -> None:
 
 
 def test_finality_may_be_the_nodes_own(outbox: Outbox) -> None:
-    relay = outbox.relay(GENERIC_POLICY)
+    relay = outbox.relay(PRESETS["generic"])
     outbox.promise()
     outbox.run_until(relay, ["mined"])
     # Anvil calls a block finalized two epochs of 32 later.

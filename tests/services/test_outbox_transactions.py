@@ -1,12 +1,10 @@
 """The chain outbox: every promised call runs once, whatever is killed when; refusals are decoded and cost no nonce."""
 
-import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,11 @@ from rexis.encoding import to_hex
 from rexis.errors import UnavailableError, UnexpectedMessageError, WrongChainError
 from services.foundation.database import transaction
 from services.foundation.outbox.policies import PRESETS, ChainPolicy
-from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import ChainIntent, ChainTransaction, enqueue_call
-from tests.services.chain_process import ChainProcess, Gate, Halt, Once, Proxy, connect, funded_signer, replaced, rpc, running
+from services.foundation.outbox.transactions import ChainTransaction, enqueue_call
+from tests.services.chain_outbox import AT_ONCE, DEADLINE_S, Outbox
+from tests.services.chain_process import ChainProcess, Gate, Halt, Once, Proxy, funded_signer, replaced, rpc, running
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE = ChainPolicy(confirmations=0, final_may_be_lost=True)
-DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -37,50 +33,6 @@ def proxy(node: ChainProcess) -> Iterator[Proxy]:
     opened = Proxy(node.url)
     yield opened
     opened.close()
-
-
-@dataclass
-class Outbox:
-    """A service's database, its account, and a contract that counts."""
-
-    engine: Engine
-    signer: LocalSigner
-    gate: Gate
-
-    def relay(self, policy: ChainPolicy = AT_ONCE, url: str | None = None) -> Relay:
-        return Relay(self.engine, connect(url or self.gate.url), self.signer, policy)
-
-    def promise(self, count: int = 1, *, gas: int = 100_000) -> list[bytes]:
-        """Enqueue calls with fresh data; returns the data."""
-        data = [secrets.token_bytes(16) for _ in range(count)]
-        with transaction(self.engine) as session:
-            for each in data:
-                enqueue_call(session, key=each.hex(), to=self.gate.address, data=each, gas=gas, label="count")
-        return data
-
-    def intents(self) -> list[ChainIntent]:
-        with transaction(self.engine, read_only=True) as session:
-            return list(session.scalars(select(ChainIntent).order_by(ChainIntent.sequence)))
-
-    def states(self) -> list[str]:
-        return [intent.state for intent in self.intents()]
-
-    def nonce(self) -> int:
-        """Transactions of the account that are in blocks."""
-        return int(rpc(self.gate.url, "eth_getTransactionCount", self.signer.address, "latest"), 16)
-
-    def run_until(self, relay: Relay, states: list[str]) -> None:
-        """Passes of the relay until the calls are in these states."""
-        deadline = time.monotonic() + DEADLINE_S
-        while self.states() != states:
-            assert time.monotonic() < deadline, self.states()
-            relay.run_once()
-
-    def settle(self, relay: Relay) -> None:
-        """Passes of the relay until every call has ended."""
-        deadline = time.monotonic() + DEADLINE_S
-        while relay.run_once():
-            assert time.monotonic() < deadline, self.states()
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ class Proxy:
         self.upstream = upstream
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
-        # Given the parameters, whether the chain answers with an error of its own making, or with which one.
+        # Given the parameters, whether the chain answers with an error of its own making, or with which one; "status" is its HTTP status.
         self.refuses: dict[str, Callable[[list[Any]], bool | dict[str, Any]]] = {}
         # Given the parameters and the chain's result, what is answered instead.
         self.rewrites: dict[str, Callable[[list[Any], Any], Any]] = {}
@@ -175,9 +175,11 @@ class Proxy:
                 method = asked["method"]
                 try:
                     proxy.before.get(method, lambda: None)()
+                    status = 200
                     refused = proxy.refuses.get(method, lambda _: False)(asked["params"])
                     if refused:
                         error = refused if isinstance(refused, dict) else {"code": -32005, "message": "limit exceeded"}
+                        status = error.get("status", 200)
                         answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
                     else:
                         request = urllib.request.Request(proxy.upstream, body, {"content-type": "application/json"})
@@ -193,7 +195,7 @@ class Proxy:
                     self.send_header("content-length", "0")
                     self.end_headers()
                     return
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()

@@ -63,7 +63,7 @@ class ServiceSettings(BaseSettings):
     object_store_url: str = Field(description="file:///folder, s3://bucket/prefix, or memory:// in tests")
     session_key: SecretStr = Field(description="Ed25519 private key, 64 hex digits; signs this service's session tokens")
 
-    chain_rpc_url: str
+    chain_rpc_url: str = Field(description="JSON-RPC node; of several, separated by commas, one is asked until it does not answer")
     chain_id: int = LOCAL_CHAIN_ID
     deployment_file: Path | None = Field(
         default=None, description="deployment record to trust; default: the one shipped in rexis.chain for chain_id"
@@ -137,11 +137,16 @@ class ServiceSettings(BaseSettings):
         """The effective settings for the first log line, without secrets and what a URL can hide: password, query, key in an RPC path."""
         shown = self.model_dump(mode="json")
         for name in URL_FIELDS:
-            url = urlsplit(str(shown[name]))
-            credentials, _, host = url.netloc.rpartition("@")
-            path = "/***" if name == "chain_rpc_url" and url.path.strip("/") else url.path
-            shown[name] = f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
+            urls = str(shown[name]).split(",") if name == "chain_rpc_url" else [str(shown[name])]
+            shown[name] = ",".join(_masked(url.strip(), hide_path=name == "chain_rpc_url") for url in urls)
         return shown
+
+
+def _masked(text: str, *, hide_path: bool) -> str:
+    url = urlsplit(text)
+    credentials, _, host = url.netloc.rpartition("@")
+    path = "/***" if hide_path and url.path.strip("/") else url.path
+    return f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
 
 
 class RelayerSettings(ServiceSettings):

@@ -20,7 +20,7 @@ from rexis.encoding import to_hex
 from rexis.errors import ContractRevertedError, UnavailableError
 from services.foundation.database import now, transaction
 from services.foundation.outbox.account import Account
-from services.foundation.outbox.fees import Signed, quote
+from services.foundation.outbox.fees import Signed
 from services.foundation.outbox.policies import ChainPolicy
 from services.foundation.outbox.preflight import Call, reason_of_failure
 from services.foundation.outbox.transactions import ChainIntent, ChainTransaction, at_nonce
@@ -76,7 +76,6 @@ class Following:
                 self._reopen(sender, count, highest_mined)
 
     def _reopen(self, sender: str, first: int, last: int) -> None:
-        asked = quote(self.account.chain.web3, self.policy).offer()
         with transaction(self.engine) as session:
             self.account.lock(session)
             same = (ChainTransaction.chain_id == self.chain_id) & (ChainTransaction.sender == sender)
@@ -100,9 +99,8 @@ class Following:
                     # The call was signed again since: at its old nonce, which has to be used up, it must not run a second time.
                     row.final_at = now()
                     if sender == self.account.address:
-                        offers = [Signed.parse(signed.raw).fees for signed in rows.values()]
-                        dearest = max(offers, key=lambda offer: offer.most)
-                        session.add(self.account.sign(self.account.empty_call(), row.nonce, dearest.raised(asked)))
+                        dearest = _dearest_first(list(rows.values()))[0]
+                        session.add(self.account.sign(self.account.empty_call(), row.nonce, Signed.parse(dearest.raw).fees))
 
     def follow(self) -> list[Slot]:
         """Compare every open nonce with the chain, lowest first. Returns those that wait for a block; what they have was sent."""

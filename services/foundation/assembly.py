@@ -20,7 +20,9 @@ from sqlalchemy import Engine
 
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import Deployment, load, read
-from rexis.chain.signer import LocalSigner, Signer
+from rexis.chain.kms import AwsKmsKey, KmsSigner
+from rexis.chain.signer import LocalSigner, Signer, refuse_development_key
+from rexis.chain.web3signer import ClientTls, Web3Signer
 from rexis.errors import ConfigurationError, RexisError
 from services.foundation import observability, problems
 from services.foundation.background import Job, run_background
@@ -172,18 +174,39 @@ ChainDep = Annotated[Chain, Depends(connected_chain)]
 
 
 def relayer(settings: RelayerSettings) -> Signer:
-    """The account that signs for a service on chain, and pays.
+    """The account that signs for a service on chain, and pays; a vault is asked for its public key now.
 
     Raises:
-        ConfigurationError: the settings name no key.
+        ConfigurationError: the settings name no key, the vault has none for them, it is another account's than they say, or everybody
+            knows it and the chain is not the local one.
         KeyFileError: the keystore does not open.
+        UnavailableError: the vault does not answer.
     """
+    signer = _signer(settings)
+    if settings.relayer_address not in (None, signer.address):
+        raise ConfigurationError(
+            f"the {settings.service}'s key is that of {signer.address}, REXIS_RELAYER_ADDRESS says {settings.relayer_address}"
+        )
+    refuse_development_key(signer.address, settings.chain_id)
+    return signer
+
+
+def _signer(settings: RelayerSettings) -> Signer:
+    if settings.relayer_web3signer_url is not None and settings.relayer_address is not None:
+        tls = ClientTls(
+            authority=settings.relayer_web3signer_authority,
+            certificate=settings.relayer_web3signer_certificate,
+            key=settings.relayer_web3signer_certificate_key,
+        )
+        return Web3Signer(settings.relayer_web3signer_url, settings.relayer_address, tls=tls)
+    if settings.relayer_kms_key is not None:
+        return KmsSigner(AwsKmsKey(settings.relayer_kms_key))
     if settings.relayer_keystore is not None and settings.relayer_passphrase is not None:
         return LocalSigner.from_keystore(settings.relayer_keystore, settings.relayer_passphrase.get_secret_value())
     if settings.relayer_key is None:
         raise ConfigurationError(
-            f"the {settings.service} needs a key of its own on chain: set REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE, "
-            "or locally REXIS_RELAYER_KEY"
+            f"the {settings.service} needs a key of its own on chain: set REXIS_RELAYER_KMS_KEY, or REXIS_RELAYER_WEB3SIGNER_URL and "
+            "REXIS_RELAYER_ADDRESS, or REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE, or locally REXIS_RELAYER_KEY"
         )
     return LocalSigner(bytes.fromhex(settings.relayer_key.get_secret_value()))
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from rexis.chain.connection import Chain
 from rexis.chain.kms import AwsKmsKey, KmsSigner
 from rexis.chain.signer import LocalSigner, Signer, development_signer
-from rexis.chain.transactions import signed_bytes, unsigned_bytes
+from rexis.chain.transactions import signed_bytes
 from rexis.chain.web3signer import MAX_KEYS_ANSWER_BYTES, ClientTls, Web3Signer
 from rexis.encoding import keccak256
 from rexis.errors import ConfigurationError, EncodingError, SignatureError, UnavailableError

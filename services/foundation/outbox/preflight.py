@@ -7,6 +7,7 @@ from web3 import Web3
 from web3.exceptions import ContractLogicError, Web3RPCError
 from web3.types import BlockIdentifier, TxParams
 
+from rexis.chain.explanations import NOT_REPEATABLE
 from rexis.chain.reverts import decode_revert
 from rexis.encoding import keccak256
 from rexis.errors import ChainError, ContractRevertedError, UnavailableError
@@ -78,9 +79,9 @@ def reason_of_failure(web3: Web3, call: Call, block: int) -> ContractRevertedErr
     except Web3RPCError as error:
         if int(web3.eth.block_number) - block < KEPT_STATES:
             _check_concerns_call(error)
-        return ContractRevertedError("", "Unknown", {"node": error.message})
+        return ContractRevertedError("", "Unknown", {"node": error.message}, NOT_REPEATABLE)
     # It depended on a call before it in its own block, or ran out of gas.
-    return ContractRevertedError("", "Unknown", {})
+    return ContractRevertedError("", "Unknown", {}, NOT_REPEATABLE)
 
 
 def _check_concerns_call(error: Web3RPCError) -> None:

@@ -252,7 +252,7 @@ def test_a_nonce_used_elsewhere_in_a_block_that_went_away_is_not_lost(outbox: Ou
     (ours,) = outbox.transactions(0)
     before = rpc(outbox.gate.url, "evm_snapshot")
     rpc(outbox.gate.url, "anvil_dropTransaction", ours.hash)
-    fields = {"chainId": 31337, "nonce": 0, "to": outbox.signer.address, "value": 0, "gas": 21_000, "gasPrice": 10**10}
+    fields = {"chainId": 31337, "nonce": 0, "to": outbox.signer.address, "value": 0, "data": b"", "gas": 21_000, "gasPrice": 10**10}
     rpc(outbox.gate.url, "eth_sendRawTransaction", to_hex(outbox.signer.sign_transaction(fields)))
     rpc(outbox.gate.url, "evm_mine")
     relay.run_once()

@@ -273,7 +273,7 @@ def test_a_call_whose_nonce_was_used_elsewhere_is_signed_again(outbox: Outbox, p
     with pytest.raises(UnavailableError):
         relay.run_once()
     assert outbox.states() == ["signed"]
-    fields = {"chainId": 31337, "nonce": 0, "to": outbox.signer.address, "value": 0, "gas": 21_000, "gasPrice": 10**10}
+    fields = {"chainId": 31337, "nonce": 0, "to": outbox.signer.address, "value": 0, "data": b"", "gas": 21_000, "gasPrice": 10**10}
     rpc(outbox.gate.url, "eth_sendRawTransaction", to_hex(outbox.signer.sign_transaction(fields)))
     rpc(outbox.gate.url, "evm_mine")
     outbox.settle(relay)

@@ -10,6 +10,7 @@ from web3 import Web3
 
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
+from rexis.chain.transactions import unsigned_bytes
 from rexis.encoding import keccak256, to_hex
 from rexis.errors import WrongChainError
 from services.foundation.database import transaction
@@ -70,9 +71,15 @@ class Account:
 
     def sign(self, call: Call, nonce: int, fees: Fees) -> ChainTransaction:
         """Signed bytes, to be stored before they are sent; `call.gas` is signed as it is."""
-        fields = {"chainId": self.chain_id, "nonce": nonce, "to": call.to, "value": 0, "data": call.data, "gas": call.gas, **fees.fields()}
-        raw = self.signer.sign_transaction(fields)
+        raw = self.signer.sign_transaction(self._fields(call, nonce, fees))
         return ChainTransaction(hash=to_hex(keccak256(raw)), chain_id=self.chain_id, sender=call.sender, nonce=nonce, raw=raw)
+
+    def unsigned(self, call: Call, fees: Fees) -> bytes:
+        """What would be signed, for contracts that price bytes; its nonce counts as one of four bytes."""
+        return unsigned_bytes(self._fields(call, (1 << 32) - 1, fees))
+
+    def _fields(self, call: Call, nonce: int, fees: Fees) -> dict[str, Any]:
+        return {"chainId": self.chain_id, "nonce": nonce, "to": call.to, "value": 0, "data": call.data, "gas": call.gas, **fees.fields()}
 
     def empty_call(self) -> Call:
         """One that does nothing, for a nonce that has to be used up."""

@@ -6,12 +6,12 @@ from typing import Any
 import rlp
 from web3 import Web3
 
+from rexis.chain.transactions import DYNAMIC_FEE_TYPE
 from rexis.errors import UnavailableError
 from services.foundation.outbox.policies import ChainPolicy
 
 # Nodes ask for a tenth more, some for an eighth, on both fees.
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 9, 8
-DYNAMIC_FEE_TYPE = 2
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,11 @@ class Signed:
     @classmethod
     def parse(cls, raw: bytes) -> "Signed":
         """Read bytes that `Relay` signed: a legacy transaction (EIP-155) or one with a dynamic fee (EIP-1559)."""
-        if raw[0] == DYNAMIC_FEE_TYPE:
+        if raw[:1] == DYNAMIC_FEE_TYPE:
             _, _, tip, most, gas, to, _, data, *_ = rlp.decode(raw[1:])
             return cls("0x" + to.hex(), data, _integer(gas), Fees(_integer(most), _integer(tip)))
         _, most, gas, to, _, data, *_ = rlp.decode(raw)
         return cls("0x" + to.hex(), data, _integer(gas), Fees(_integer(most), None))
-
-
-def payload(chain_id: int, to: str, data: bytes, gas: int, fees: Fees) -> bytes:
-    """The bytes of a call before it is signed, for contracts that price them; its nonce counts as one of four bytes."""
-    receiver, nonce, tip = bytes.fromhex(to[2:]), (1 << 32) - 1, fees.tip
-    if tip is None:
-        return rlp.encode([nonce, fees.most, gas, receiver, 0, data, chain_id, 0, 0])
-    return bytes([DYNAMIC_FEE_TYPE]) + rlp.encode([chain_id, nonce, tip, fees.most, gas, receiver, 0, data, []])
 
 
 def _raised(fee: int) -> int:

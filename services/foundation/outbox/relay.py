@@ -8,7 +8,7 @@ from rexis.chain.signer import Signer
 from rexis.errors import ChainError, ContractRevertedError, UnavailableError
 from services.foundation.database import now, transaction
 from services.foundation.outbox.account import Account
-from services.foundation.outbox.fees import Fees, payload, quote
+from services.foundation.outbox.fees import Fees, quote
 from services.foundation.outbox.following import Following, failure_document
 from services.foundation.outbox.policies import ChainPolicy
 from services.foundation.outbox.preflight import Call, check_funds, gas_limit
@@ -68,9 +68,9 @@ class Relay:
             except ChainError as error:
                 self._unfit(intent, error)
                 continue
-            fees = quote(web3, self.policy).offer()
-            check_funds(web3, call.sender, gas, fees, oracle=oracle, data=payload(self.account.chain_id, call.to, call.data, gas, fees))
-            signed = self._sign(intent, call.limited(gas), fees)
+            fees, call = quote(web3, self.policy).offer(), call.limited(gas)
+            check_funds(web3, call.sender, gas, fees, oracle=oracle, data=self.account.unsigned(call, fees))
+            signed = self._sign(intent, call, fees)
             if signed is not None:
                 self.following.send(signed)
 

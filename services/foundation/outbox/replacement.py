@@ -8,7 +8,7 @@ from web3 import Web3
 from rexis.errors import UnavailableError
 from services.foundation.database import now, transaction
 from services.foundation.outbox.account import Account
-from services.foundation.outbox.fees import Fees, Quote, Signed, payload, quote
+from services.foundation.outbox.fees import Fees, Quote, Signed, quote
 from services.foundation.outbox.following import Following, Slot
 from services.foundation.outbox.policies import ChainPolicy
 from services.foundation.outbox.preflight import Call, check_funds
@@ -70,8 +70,7 @@ class Replacement:
         dearest = slot.transactions[0]
         signed = Signed.parse(dearest.raw)
         call = Call(sender=slot.sender, to=Web3.to_checksum_address(signed.to), data=signed.data, gas=signed.gas)
-        data = payload(self.account.chain_id, call.to, call.data, call.gas, fees)
-        oracle = self.policy.data_fee_oracle
+        data, oracle = self.account.unsigned(call, fees), self.policy.data_fee_oracle
         # What it replaces is not paid for as well.
         check_funds(self.account.chain.web3, slot.sender, call.gas, fees, oracle=oracle, data=data, block="latest")
         stored = self._store(slot, call, fees)

@@ -142,14 +142,17 @@ class ContractRevertedError(ChainError):
         contract: name of the contract that declares the error, or "" if the selector is unknown.
         error: name of the custom error, "Error" or "Panic" for the built-in ones, or the raw selector.
         arguments: decoded arguments by name.
+        explanation: one sentence for people, or "" if nobody knows the error.
     """
 
-    def __init__(self, contract: str, error: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, contract: str, error: str, arguments: dict[str, Any], explanation: str = "") -> None:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        super().__init__(f"the contract refused: {contract + '.' if contract else ''}{error}({given})")
+        named = f"{contract + '.' if contract else ''}{error}({given})"
+        super().__init__(f"the contract refused: {explanation + f' [{named}]' if explanation else named}")
         self.contract = contract
         self.error = error
         self.arguments = arguments
+        self.explanation = explanation
 
 
 class ConfigurationError(RexisError):

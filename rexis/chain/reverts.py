@@ -1,10 +1,11 @@
-"""Revert data to named errors: nodes return a selector and arguments, and web3 leaves them as they are."""
+"""Revert data to named and explained errors: nodes return a selector and arguments, and web3 leaves them as they are."""
 
 from functools import cache
 from typing import Any
 
 from rexis.chain.artifacts import artifact, contract_names
 from rexis.chain.calls import SELECTOR_BYTES, decode_arguments, selector
+from rexis.chain.explanations import EXPLANATIONS, NO_REASON, UNKNOWN_ERROR
 from rexis.encoding import to_hex
 from rexis.errors import ContractRevertedError, MalformedMessageError
 
@@ -33,8 +34,10 @@ def decode_revert(data: bytes) -> ContractRevertedError:
             # A selector is only 4 bytes long: what follows it is some other error's.
             found = None
         else:
-            return ContractRevertedError(contract, entry["name"], {name: _plain(value) for name, value in arguments.items()})
-    return ContractRevertedError("", to_hex(data[:SELECTOR_BYTES]), {"data": to_hex(data[:MAX_RAW_BYTES])})
+            plain = {name: _plain(value) for name, value in arguments.items()}
+            return ContractRevertedError(contract, entry["name"], plain, EXPLANATIONS.get(entry["name"], ""))
+    explanation = UNKNOWN_ERROR if data else NO_REASON
+    return ContractRevertedError("", to_hex(data[:SELECTOR_BYTES]), {"data": to_hex(data[:MAX_RAW_BYTES])}, explanation)
 
 
 @cache

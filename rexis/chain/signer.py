@@ -1,16 +1,22 @@
-"""Keys that sign transactions and typed data. Production signs in a vault behind the same protocol; a key in a file serves elsewhere."""
+"""Keys that sign transactions, typed data and sign-in messages: the protocol, what all kinds share, and a key in this process.
+
+Production keeps keys in a vault behind the same protocol: `rexis.chain.web3signer`, `rexis.chain.kms`.
+"""
 
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from eth_account import Account
 
+from rexis.chain.transactions import signed_bytes, unsigned_bytes
+from rexis.encoding import checksum_address, keccak256
 from rexis.errors import ConfigurationError, KeyFileError
 from rexis.protocol.sign_in import SignInMessage
-from rexis.protocol.signatures import address_of
+from rexis.protocol.signatures import address_of, sign_digest
 from rexis.protocol.typed_data import TypedMessage
 
 LOCAL_CHAIN_ID = 31337
@@ -67,20 +73,78 @@ class Signer(Protocol):
         ...
 
 
-class LocalSigner:
-    """A private key in this process's memory.
+def refuse_development_key(address: str, chain_id: int) -> None:
+    """Check that a key which everybody knows is used on the local chain only.
 
-    Refuses to sign anything for another chain than the local one with a key that everybody knows.
+    Raises:
+        ConfigurationError: it is for another one.
     """
+    if chain_id != LOCAL_CHAIN_ID and address in DEVELOPMENT_ADDRESSES:
+        raise ConfigurationError(
+            f"{address} is a well-known development key and signs for chain {LOCAL_CHAIN_ID} only, not for {chain_id}: "
+            "make a key of your own"
+        )
+
+
+class PreimageSigner(ABC):
+    """Whatever signs keccak256 of given bytes, as everything on Ethereum is signed, made a `Signer`.
+
+    The bytes and not their digest, because a vault that hashes on its own wants them. Refuses to sign anything for another chain than
+    the local one with a key that everybody knows.
+
+    Attributes:
+        address: checksum address.
+    """
+
+    address: str
+
+    @abstractmethod
+    def sign_preimage(self, preimage: bytes) -> bytes:
+        """Signature of 65 bytes over keccak256 of `preimage`, by the key of `address`, s in the lower half, v 27 or 28."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address})"
+
+    def sign_transaction(self, transaction: Mapping[str, Any]) -> bytes:
+        """Sign; see `Signer` and, for the fields, `rexis.chain.transactions.unsigned_bytes`.
+
+        Raises:
+            ConfigurationError: a well-known development key for another chain than the local one.
+            ValueError: `from` is another account.
+        """
+        refuse_development_key(self.address, transaction["chainId"])
+        fields = {name: value for name, value in transaction.items() if name != "from"}
+        if "from" in transaction and checksum_address(transaction["from"]) != self.address:
+            raise ValueError(f"expected a transaction from {self.address}, got one from {transaction['from']}")
+        return signed_bytes(fields, self.sign_preimage(unsigned_bytes(fields)))
+
+    def sign_typed_data(self, message: TypedMessage) -> bytes:
+        """Sign; see `Signer`.
+
+        Raises:
+            ConfigurationError: a well-known development key for another chain than the local one.
+        """
+        refuse_development_key(self.address, message.domain.chain_id)
+        return self.sign_preimage(message.preimage())
+
+    def sign_in(self, message: SignInMessage) -> bytes:
+        """Sign; see `Signer`.
+
+        Raises:
+            ConfigurationError: a well-known development key for another chain than the local one.
+        """
+        refuse_development_key(self.address, message.chain_id)
+        return self.sign_preimage(message.preimage())
+
+
+class LocalSigner(PreimageSigner):
+    """A private key in this process's memory."""
 
     def __init__(self, private_key: bytes) -> None:
         if len(private_key) != 32:
             raise ValueError(f"expected a private key of 32 bytes, got {len(private_key)}")
         self._private_key = private_key
         self.address = address_of(private_key)
-
-    def __repr__(self) -> str:
-        return f"LocalSigner({self.address})"
 
     @classmethod
     def generate(cls) -> "LocalSigner":
@@ -107,39 +171,9 @@ class LocalSigner:
         """Contents of a key file (web3 secret storage, version 3, scrypt)."""
         return json.dumps(Account.encrypt(self._private_key, passphrase)).encode()
 
-    def sign_transaction(self, transaction: Mapping[str, Any]) -> bytes:
-        """Sign; see `Signer`.
-
-        Raises:
-            ConfigurationError: a well-known development key for another chain than the local one.
-        """
-        self._refuse_known_key(transaction["chainId"])
-        return bytes(Account.sign_transaction(dict(transaction), self._private_key).raw_transaction)
-
-    def sign_typed_data(self, message: TypedMessage) -> bytes:
-        """Sign; see `Signer`.
-
-        Raises:
-            ConfigurationError: a well-known development key for another chain than the local one.
-        """
-        self._refuse_known_key(message.domain.chain_id)
-        return message.sign(self._private_key)
-
-    def sign_in(self, message: SignInMessage) -> bytes:
-        """Sign; see `Signer`.
-
-        Raises:
-            ConfigurationError: a well-known development key for another chain than the local one.
-        """
-        self._refuse_known_key(message.chain_id)
-        return message.sign(self._private_key)
-
-    def _refuse_known_key(self, chain_id: int) -> None:
-        if chain_id != LOCAL_CHAIN_ID and self.address in DEVELOPMENT_ADDRESSES:
-            raise ConfigurationError(
-                f"{self.address} is a well-known development key and signs for chain {LOCAL_CHAIN_ID} only, not for {chain_id}: "
-                "make a key of your own"
-            )
+    def sign_preimage(self, preimage: bytes) -> bytes:
+        """Sign; see `PreimageSigner`."""
+        return sign_digest(keccak256(preimage), self._private_key)
 
 
 def development_signer(index: int) -> LocalSigner:

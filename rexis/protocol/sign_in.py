@@ -117,10 +117,14 @@ class SignInMessage:
             raise MalformedMessageError("sign-in: expected times as YYYY-MM-DDTHH:MM:SSZ and numbers without leading zeros")
         return message
 
-    def digest(self) -> bytes:
-        """The 32 bytes that are signed: EIP-191 version 0x45 ("personal message") over the text."""
+    def preimage(self) -> bytes:
+        """What is hashed and signed: the text in the envelope of EIP-191 version 0x45 ("personal message")."""
         body = self.text().encode("ascii")
-        return keccak256(b"\x19Ethereum Signed Message:\n" + str(len(body)).encode("ascii") + body)
+        return b"\x19Ethereum Signed Message:\n" + str(len(body)).encode("ascii") + body
+
+    def digest(self) -> bytes:
+        """The 32 bytes that are signed: keccak256 of `preimage`."""
+        return keccak256(self.preimage())
 
     def sign(self, private_key: bytes) -> bytes:
         """Signature of 65 bytes by a 32-byte private key."""

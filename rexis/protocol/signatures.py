@@ -3,7 +3,7 @@
 A contract account (ERC-1271) has no key to recover: services check those through their chain connection.
 """
 
-from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.datatypes import PrivateKey, PublicKey, Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
@@ -17,6 +17,30 @@ def sign_digest(digest: bytes, private_key: bytes) -> bytes:
     """Sign 32 bytes deterministically (RFC 6979): r ‖ s ‖ v, 65 bytes, s in the lower half, v 27 or 28."""
     signature = PrivateKey(private_key).sign_msg_hash(digest)
     return bytes(signature.to_bytes()[:64]) + bytes([27 + signature.v])
+
+
+def canonical_signature(digest: bytes, r: int, s: int, expected: str) -> bytes:
+    """A signature in the form of `sign_digest`, from a vault that knows neither low s nor v.
+
+    Args:
+        digest: the 32 bytes that were signed.
+        expected: checksum address of the key that should have signed.
+
+    Raises:
+        SignatureError: r or s out of range, or another key, or another digest, was used.
+    """
+    if not 0 < r < _ORDER or not 0 < s < _ORDER:
+        raise SignatureError("expected 0 < r < n and 0 < s < n: this is no signature")
+    low = min(s, _ORDER - s)
+    for v in (27, 28):
+        signature = r.to_bytes(32, "big") + low.to_bytes(32, "big") + bytes([v])
+        try:
+            if recover_address(digest, signature) == expected:
+                return signature
+        except SignatureError:
+            # No point of the curve belongs to this r and v.
+            continue
+    raise SignatureError(f"expected a signature by {expected}, got one by another key or over other bytes")
 
 
 def recover_address(digest: bytes, signature: bytes) -> str:
@@ -43,3 +67,14 @@ def recover_address(digest: bytes, signature: bytes) -> str:
 def address_of(private_key: bytes) -> str:
     """Checksum address of a 32-byte private key."""
     return PrivateKey(private_key).public_key.to_checksum_address()
+
+
+def address_of_public_key(point: bytes) -> str:
+    """Checksum address of a public key: x ‖ y, 64 bytes.
+
+    Raises:
+        SignatureError: not 64 bytes.
+    """
+    if len(point) != 64:
+        raise SignatureError(f"expected a public key of 64 bytes, got {len(point)}")
+    return PublicKey(point).to_checksum_address()

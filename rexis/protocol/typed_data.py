@@ -67,10 +67,14 @@ class TypedMessage:
         pairs = [member.split(" ") for member in members.split(",")]
         return {self.primary_type: [{"name": name, "type": type_name} for type_name, name in pairs]}
 
-    def hash(self) -> bytes:
-        """The 32 bytes that are signed: keccak256(0x1901 ‖ domain separator ‖ struct hash)."""
+    def preimage(self) -> bytes:
+        """What is hashed and signed: 0x1901 ‖ domain separator ‖ struct hash, 66 bytes."""
         signable = encode_typed_data(self.domain.fields(), self.types, dict(self.message))
-        return keccak256(b"\x19" + signable.version + signable.header + signable.body)
+        return bytes(b"\x19" + signable.version + signable.header + signable.body)
+
+    def hash(self) -> bytes:
+        """The 32 bytes that are signed: keccak256 of `preimage`."""
+        return keccak256(self.preimage())
 
     def sign(self, private_key: bytes) -> bytes:
         """Signature of 65 bytes by a 32-byte private key."""

@@ -1,10 +1,12 @@
 """How the parts of the foundation make a process: a service's API, its background process, its migration command.
 
-An API opens nothing at import and nothing in `create_app`. Its lifespan refuses a database that is not migrated; a chain that does not
-answer stops nobody from starting: /readyz says so, and it is connected when it is first needed.
+An API opens nothing at import and nothing in `create_app`. Every process refuses to start, with one line that says what to do, on a
+database that is not migrated and on a chain that is another one than the deployment record's (chain id, genesis, code of a contract).
+A chain that does not answer stops nobody from starting: /readyz says so, and it is connected, and judged, when it first answers.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
@@ -17,26 +19,31 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from redis import Redis
 from sqlalchemy import Engine
+from starlette.types import Message, Receive, Scope, Send
 
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import Deployment, load, read
-from rexis.chain.signer import LocalSigner, Signer
-from rexis.errors import ConfigurationError, RexisError
+from rexis.chain.kms import AwsKmsKey, KmsSigner
+from rexis.chain.signer import LocalSigner, Signer, refuse_development_key
+from rexis.chain.web3signer import ClientTls, Web3Signer
+from rexis.errors import ConfigurationError, RexisError, UnavailableError, WrongChainError
 from services.foundation import observability, problems
-from services.foundation.background import Job, run_background
+from services.foundation.background import EndProcess, Job, run_background
 from services.foundation.chain_index import ChainIndex, Projection
 from services.foundation.database import migrate, migration_config, open_engine, transaction
 from services.foundation.idempotency import delete_expired_keys
 from services.foundation.objects import open_store
+from services.foundation.outbox.policies import policy_of
 from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import GENERIC_POLICY, LOCAL_POLICY
-from services.foundation.settings import LOCAL_CHAIN_ID, RelayerSettings, ServiceSettings
+from services.foundation.settings import RelayerSettings, ServiceSettings
 from services.foundation.sign_in import delete_expired_nonces
 from services.foundation.sign_in import router as sign_in_router
 from services.foundation.uploads import BodyLimit
 
 API_VERSION = "1"
 REDIS_TIMEOUT_S = 2.0
+# How long an API waits for the chain's word before it serves; a node that is up answers at once.
+CHAIN_PATIENCE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +97,16 @@ def connect_chain(settings: ServiceSettings) -> Chain:
 
 
 class _Api(FastAPI):
-    """FastAPI whose document says that errors are `application/problem+json`."""
+    """FastAPI whose document says that errors are `application/problem+json`, and whose refusal to start is one line."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as FastAPI does; the server prints the message of a failed start, which would be a trace."""
+
+        async def send_one_line(message: Message) -> None:
+            refusal = sys.exception() if message["type"] == "lifespan.startup.failed" else None
+            await send({**message, "message": f"error: {refusal}"} if isinstance(refusal, RexisError) else message)
+
+        await super().__call__(scope, receive, send_one_line if scope["type"] == "lifespan" else send)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
@@ -117,7 +133,7 @@ def create_api(settings: ServiceSettings, *, title: str, summary: str, routers: 
     async def try_chain() -> None:
         try:
             await asyncio.to_thread(chain_answers)
-        except RexisError as error:
+        except UnavailableError as error:
             log.warning("started without the chain", error=str(error))
 
     @asynccontextmanager
@@ -129,9 +145,13 @@ def create_api(settings: ServiceSettings, *, title: str, summary: str, routers: 
         app.state.objects = open_store(settings.object_store_url)
         app.state.redis = redis = Redis.from_url(settings.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
         first_try = asyncio.create_task(try_chain())
+        await asyncio.wait([first_try], timeout=CHAIN_PATIENCE_S)
+        if first_try.done():
+            first_try.result()
         yield
         first_try.cancel()
-        with suppress(asyncio.CancelledError):
+        # An answer that came too late for a refusal: /readyz and every request that needs the chain say what is wrong with it.
+        with suppress(asyncio.CancelledError, RexisError):
             await first_try
         redis.close()
         engine.dispose()
@@ -172,18 +192,39 @@ ChainDep = Annotated[Chain, Depends(connected_chain)]
 
 
 def relayer(settings: RelayerSettings) -> Signer:
-    """The account that signs for a service on chain, and pays.
+    """The account that signs for a service on chain, and pays; a vault is asked for its public key now.
 
     Raises:
-        ConfigurationError: the settings name no key.
+        ConfigurationError: the settings name no key, the vault has none for them, it is another account's than they say, or everybody
+            knows it and the chain is not the local one.
         KeyFileError: the keystore does not open.
+        UnavailableError: the vault does not answer.
     """
+    signer = _signer(settings)
+    if settings.relayer_address not in (None, signer.address):
+        raise ConfigurationError(
+            f"the {settings.service}'s key is that of {signer.address}, REXIS_RELAYER_ADDRESS says {settings.relayer_address}"
+        )
+    refuse_development_key(signer.address, settings.chain_id)
+    return signer
+
+
+def _signer(settings: RelayerSettings) -> Signer:
+    if settings.relayer_web3signer_url is not None and settings.relayer_address is not None:
+        tls = ClientTls(
+            authority=settings.relayer_web3signer_authority,
+            certificate=settings.relayer_web3signer_certificate,
+            key=settings.relayer_web3signer_certificate_key,
+        )
+        return Web3Signer(settings.relayer_web3signer_url, settings.relayer_address, tls=tls)
+    if settings.relayer_kms_key is not None:
+        return KmsSigner(AwsKmsKey(settings.relayer_kms_key))
     if settings.relayer_keystore is not None and settings.relayer_passphrase is not None:
         return LocalSigner.from_keystore(settings.relayer_keystore, settings.relayer_passphrase.get_secret_value())
     if settings.relayer_key is None:
         raise ConfigurationError(
-            f"the {settings.service} needs a key of its own on chain: set REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE, "
-            "or locally REXIS_RELAYER_KEY"
+            f"the {settings.service} needs a key of its own on chain: set REXIS_RELAYER_KMS_KEY, or REXIS_RELAYER_WEB3SIGNER_URL and "
+            "REXIS_RELAYER_ADDRESS, or REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE, or locally REXIS_RELAYER_KEY"
         )
     return LocalSigner(bytes.fromhex(settings.relayer_key.get_secret_value()))
 
@@ -195,14 +236,18 @@ def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[
         tick_s: pause between two looks at the chain, which cost the same whether something happened or not.
     """
     signer = relayer(settings)
+    policy = policy_of(settings.chain_id, settings.chain_policy, max_fee_gwei=settings.max_fee_gwei)
 
     @cache  # keeps no exceptions: a chain that was dead is tried again in the next run
     def chain() -> Chain:
-        return connect_chain(settings)
+        try:
+            return connect_chain(settings)
+        except WrongChainError as error:
+            raise EndProcess(error) from error
 
     @cache
     def relay() -> Relay:
-        return Relay(engine, chain(), signer, LOCAL_POLICY if settings.chain_id == LOCAL_CHAIN_ID else GENERIC_POLICY)
+        return Relay(engine, chain(), signer, policy)
 
     @cache
     def index() -> ChainIndex:
@@ -220,15 +265,23 @@ def run_service_background(settings_class: type[SettingsT], make_jobs: Callable[
         settings = settings_class.from_environment()
         engine = open_engine(settings.database_url)
         require_migrated(engine, f"services.{settings.service}")
+        observability.configure_logging(settings)
+        _refuse_wrong_chain(settings)
         jobs = [
             *make_jobs(settings, engine),
             Job("sign-in nonces", 60.0, lambda: delete_expired_nonces(engine)),
             Job("idempotency keys", 600.0, lambda: delete_expired_keys(engine)),
         ]
-        observability.configure_logging(settings)
         log.info("starting", settings=settings.masked())
         run_background(settings, engine, jobs, heartbeat=settings.heartbeat_file)
         engine.dispose()
+
+
+def _refuse_wrong_chain(settings: ServiceSettings) -> None:
+    try:
+        connect_chain(settings)
+    except UnavailableError as error:
+        log.warning("starting without the chain", error=str(error))
 
 
 def run_migration_command(settings_class: type[ServiceSettings]) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import Engine, String, delete, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from rexis.errors import RexisError
 from services.foundation.database import FoundationBase, Instant, now, transaction
 from services.foundation.settings import ServiceSettings
 
@@ -84,6 +85,14 @@ def release(session: Session, name: str, owner: str) -> None:
     session.execute(delete(BackgroundLease).where(BackgroundLease.name == name, BackgroundLease.owner == owner))
 
 
+class EndProcess(Exception):
+    """Raised by a job: this process must not go on; `reason` says why, and what an operator has to do."""
+
+    def __init__(self, reason: RexisError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class _JobThread(threading.Thread):
     """Runs one job again and again while `active` is set; a failure stays inside and is retried with back-off."""
 
@@ -92,6 +101,7 @@ class _JobThread(threading.Thread):
         super().__init__(name=job.name, daemon=True)
         self.job, self.active, self.stopping = job, active, stopping
         self.running_since: float | None = None
+        self.ended_by: EndProcess | None = None
 
     def run(self) -> None:
         failures, pause = 0, 0.0
@@ -104,6 +114,9 @@ class _JobThread(threading.Thread):
                 self.job.run()
                 failures, pause = 0, self.job.interval_s
                 RUNS.labels(self.job.name, "success").inc()
+            except EndProcess as end:
+                self.ended_by = end
+                self.stopping.set()
             except Exception:
                 failures += 1
                 pause = min(max(self.job.interval_s, 0.1) * 2**failures, max(LONGEST_BACK_OFF_S, self.job.interval_s))
@@ -138,6 +151,9 @@ def run_background(
         lease_s: a standby takes over within 4/3 of this time after the active process died.
         heartbeat: file whose modification time a liveness probe compares with the clock: touched by active and standby processes
             at least every `lease_s` / 3, but not while one run of a job lasts longer than `stuck_after_s`.
+
+    Raises:
+        RexisError: the reason of a job that raised `EndProcess`.
     """
     name = settings.service
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -171,6 +187,9 @@ def run_background(
             except SQLAlchemyError as error:
                 log.warning("the lease could not be released; a standby waits for its end", error=type(error).__name__)
         log.info("background process stopped", lease=name)
+    for thread in threads:
+        if thread.ended_by is not None:
+            raise thread.ended_by.reason
 
 
 def _switch(active: threading.Event, held: bool, name: str, owner: str) -> None:

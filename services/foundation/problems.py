@@ -174,7 +174,12 @@ def install(app: FastAPI) -> None:
             return problem_response(request, Problem(status, kind, title, detail, headers=headers))
         extensions: dict[str, Any] = {}
         if isinstance(error, errors.ContractRevertedError):
-            extensions = {"contract": error.contract, "error": error.error, "arguments": error.arguments}
+            extensions = {
+                "contract": error.contract,
+                "error": error.error,
+                "arguments": error.arguments,
+                "explanation": error.explanation,
+            }
         return problem_response(request, Problem(status, kind, title, str(error), **extensions))
 
     @app.exception_handler(RequestValidationError)

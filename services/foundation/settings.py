@@ -14,10 +14,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from rexis.errors import ConfigurationError
+from rexis.chain.signer import refuse_development_key
+from rexis.encoding import checksum_address
+from rexis.errors import ConfigurationError, EncodingError
+from rexis.protocol.signatures import address_of
 
 LOCAL_CHAIN_ID = 31337
-URL_FIELDS = ("database_url", "redis_url", "object_store_url", "chain_rpc_url")
+ChainPolicyName = Literal["local", "qbft", "op-stack", "arbitrum", "generic"]
+URL_FIELDS = ("database_url", "redis_url", "object_store_url", "chain_rpc_url", "relayer_web3signer_url")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -62,10 +66,17 @@ class ServiceSettings(BaseSettings):
     object_store_url: str = Field(description="file:///folder, s3://bucket/prefix, or memory:// in tests")
     session_key: SecretStr = Field(description="Ed25519 private key, 64 hex digits; signs this service's session tokens")
 
-    chain_rpc_url: str
+    chain_rpc_url: str = Field(description="JSON-RPC node; of several, separated by commas, one is asked until it does not answer")
     chain_id: int = LOCAL_CHAIN_ID
     deployment_file: Path | None = Field(
         default=None, description="deployment record to trust; default: the one shipped in rexis.chain for chain_id"
+    )
+
+    chain_policy: ChainPolicyName | None = Field(
+        default=None, description="how the chain is treated (docs/guides/operator.md); default: by chain_id, generic for an unknown one"
+    )
+    max_fee_gwei: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="most that this service offers per gas, instead of what chain_policy allows"
     )
 
     max_body_bytes: int = Field(default=1 << 20, gt=0, description="largest request body outside the upload protocol")
@@ -101,6 +112,7 @@ class ServiceSettings(BaseSettings):
                 ("REXIS_REDIS_URL", urlsplit(self.redis_url).hostname in LOOPBACK_HOSTS, "a Redis on loopback is the embedded one"),
                 ("REXIS_OBJECT_STORE_URL", not self.object_store_url.startswith("s3://"), "only S3 is a production object store"),
                 ("REXIS_CHAIN_ID", self.chain_id == LOCAL_CHAIN_ID, f"{LOCAL_CHAIN_ID} is the local development chain"),
+                ("REXIS_CHAIN_POLICY", self.chain_policy == "local", "only the local development chain may lose what was final"),
                 ("REXIS_PUBLIC_URL", not self.public_url.startswith("https://"), "tokens must not travel without TLS"),
             ]
             reasons = [f"{name}: {why}" for name, wrong, why in refused if wrong]
@@ -128,11 +140,18 @@ class ServiceSettings(BaseSettings):
         """The effective settings for the first log line, without secrets and what a URL can hide: password, query, key in an RPC path."""
         shown = self.model_dump(mode="json")
         for name in URL_FIELDS:
-            url = urlsplit(str(shown[name]))
-            credentials, _, host = url.netloc.rpartition("@")
-            path = "/***" if name == "chain_rpc_url" and url.path.strip("/") else url.path
-            shown[name] = f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
+            if shown.get(name) is None:
+                continue
+            urls = str(shown[name]).split(",") if name == "chain_rpc_url" else [str(shown[name])]
+            shown[name] = ",".join(_masked(url.strip(), hide_path=name == "chain_rpc_url") for url in urls)
         return shown
+
+
+def _masked(text: str, *, hide_path: bool) -> str:
+    url = urlsplit(text)
+    credentials, _, host = url.netloc.rpartition("@")
+    path = "/***" if hide_path and url.path.strip("/") else url.path
+    return f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
 
 
 class RelayerSettings(ServiceSettings):
@@ -144,6 +163,12 @@ class RelayerSettings(ServiceSettings):
     relayer_key: SecretStr | None = Field(default=None, description="private key of the relayer, 64 hex digits; never in production")
     relayer_keystore: Path | None = Field(default=None, description="keystore v3 file of the relayer")
     relayer_passphrase: SecretStr | None = Field(default=None, description="opens relayer_keystore")
+    relayer_web3signer_url: str | None = Field(default=None, description="web3signer that holds the relayer's key")
+    relayer_web3signer_authority: Path | None = Field(default=None, description="PEM file of whoever signed web3signer's certificate")
+    relayer_web3signer_certificate: Path | None = Field(default=None, description="PEM file of the certificate that web3signer knows us by")
+    relayer_web3signer_certificate_key: Path | None = Field(default=None, description="PEM file of its key")
+    relayer_kms_key: str | None = Field(default=None, description="id, ARN or alias of the relayer's key in AWS KMS")
+    relayer_address: str | None = Field(default=None, description="the relayer's account; needed with web3signer, compared in every form")
 
     @field_validator("relayer_key")
     @classmethod
@@ -152,12 +177,42 @@ class RelayerSettings(ServiceSettings):
             raise ValueError("expected 64 hex digits")
         return value
 
+    @field_validator("relayer_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else checksum_address(value)
+        except EncodingError as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
     def _one_form_of_the_key(self) -> Self:
-        if self.relayer_key is not None and self.relayer_keystore is not None:
-            raise ValueError("REXIS_RELAYER_KEY and REXIS_RELAYER_KEYSTORE are both set; which key pays would be a guess: unset one")
+        forms = {name: getattr(self, name) for name in ("relayer_key", "relayer_keystore", "relayer_web3signer_url", "relayer_kms_key")}
+        given = [f"REXIS_{name.upper()}" for name, value in forms.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are set at once; which key pays would be a guess: keep one of them")
         if (self.relayer_keystore is None) != (self.relayer_passphrase is None):
             raise ValueError("REXIS_RELAYER_KEYSTORE and REXIS_RELAYER_PASSPHRASE belong together: set both or neither")
+        if self.relayer_web3signer_url is not None and self.relayer_address is None:
+            raise ValueError("REXIS_RELAYER_WEB3SIGNER_URL needs REXIS_RELAYER_ADDRESS: web3signer may hold many keys")
         if self.env == "production" and self.relayer_key is not None:
-            raise ValueError("REXIS_ENV=production refuses REXIS_RELAYER_KEY: a raw key belongs into a keystore (REXIS_RELAYER_KEYSTORE)")
+            raise ValueError(
+                "REXIS_ENV=production refuses REXIS_RELAYER_KEY: a raw key belongs into a vault (REXIS_RELAYER_KMS_KEY, "
+                "REXIS_RELAYER_WEB3SIGNER_URL) or a keystore (REXIS_RELAYER_KEYSTORE)"
+            )
+        signer = urlsplit(self.relayer_web3signer_url or "")
+        if self.env == "production" and signer.scheme == "http" and signer.hostname not in LOOPBACK_HOSTS:
+            raise ValueError(
+                "REXIS_ENV=production refuses REXIS_RELAYER_WEB3SIGNER_URL over http: whoever is on the way could have anything signed; "
+                "use https, or a sidecar on loopback"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_known_raw_key(self) -> Self:
+        if self.relayer_key is not None:
+            try:
+                refuse_development_key(address_of(bytes.fromhex(self.relayer_key.get_secret_value())), self.chain_id)
+            except ConfigurationError as error:
+                raise ValueError(f"REXIS_RELAYER_KEY: {error}") from None
         return self

@@ -15,6 +15,7 @@ from rexis.errors import ChainError, ContractRevertedError, MalformedMessageErro
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.typed_data import verify_signer
 from services.foundation.database import now, transaction
+from services.foundation.outbox.policies import policy_of
 from services.foundation.outbox.preflight import Call, gas_limit
 from services.foundation.outbox.transactions import ChainIntent
 from services.foundation.relays.records import execute_data, forwarder, intent_key, outer_gas
@@ -85,8 +86,9 @@ def preflight(chain: Chain, call: RelayedCall, signature: bytes) -> None:
         UnavailableError: the node does not answer.
     """
     data = execute_data(call, signature)
+    gas = outer_gas(call, data) * policy_of(chain.deployment.chain_id).gas_allowance
     try:
-        gas_limit(chain.web3, Call(sender=ZERO_ADDRESS, to=forwarder(chain), data=data, gas=outer_gas(call, data)))
+        gas_limit(chain.web3, Call(sender=ZERO_ADDRESS, to=forwarder(chain), data=data, gas=gas))
     except requests.RequestException as error:
         raise UnavailableError(f"the chain does not answer ({type(error).__name__})") from error
     except ContractRevertedError:

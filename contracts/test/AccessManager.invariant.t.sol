@@ -137,6 +137,7 @@ contract AccessHandler {
     }
 }
 
+/// forge-config: default.invariant.fail-on-revert = true
 contract AccessManagerInvariantTest {
     AccessHandler private handler;
 

@@ -93,6 +93,7 @@ contract InstitutionHandler {
     }
 }
 
+/// forge-config: default.invariant.fail-on-revert = true
 contract DatasetRegistryInvariantTest {
     DatasetRegistry private registry;
     InstitutionHandler private handler;

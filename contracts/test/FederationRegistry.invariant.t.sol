@@ -244,6 +244,7 @@ contract FederationHandler {
     }
 }
 
+/// forge-config: default.invariant.fail-on-revert = true
 contract FederationRegistryInvariantTest {
     FederationHandler private handler;
 

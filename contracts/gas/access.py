@@ -46,8 +46,8 @@ def weigh(meter: Meter) -> None:
     meter.sent("register, first", registry, "register", registration("first"))
     meter.sent("register", registry, "register", registration("second"))
     meter.relayed("register from two parents, with royalty", hospital, registry, "register", registration("third", (1, 2), 250))
-    meter.relayed("set policy", hospital, registry, "setPolicy", 2, sha256(b"new policy"), URI)
-    meter.relayed("set metadata", hospital, registry, "setMetadata", 2, sha256(b"new metadata"), URI)
+    meter.relayed("set policy", hospital, registry, "setPolicy", 2, sha256(b"new policy"), URI, 1)
+    meter.relayed("set metadata", hospital, registry, "setMetadata", 2, sha256(b"new metadata"), URI, 1)
     meter.relayed("set state", hospital, registry, "setState", 2, 1)
 
     meter.relayed("appoint three members", hospital, manager, "setCommittee", 1, members, 0)

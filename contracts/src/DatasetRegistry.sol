@@ -83,6 +83,7 @@ contract DatasetRegistry is IERC4906, ERC721, ERC2981, ERC2771Context, Ownable2S
     error ContentAlreadyRegistered(address registrant, bytes32 contentRoot, uint256 id);
     error NotDatasetOwner(uint256 id, address caller);
     error DatasetWithdrawn(uint256 id);
+    error VersionMismatch(uint256 id, uint32 expected, uint32 got);
     error StateUnchanged(uint256 id, State state);
     error RegistryReplaced(address successor);
     error InvalidSuccessor(address successor);
@@ -128,31 +129,37 @@ contract DatasetRegistry is IERC4906, ERC721, ERC2981, ERC2771Context, Ownable2S
     }
 
     /// @notice Replaces the access policy.
-    /// @dev Keeps: the version grows by one with every change, so a grant that recorded a version sees that it is out of date.
-    function setPolicy(uint256 id, bytes32 policyHash, string calldata uri) external {
+    /// @dev Keeps: the version grows by one with every change, so a grant that recorded a version sees that it is out of date. The version
+    /// that is replaced is named, so a change that was signed before a later one, and arrives after it, puts no old policy in force.
+    /// @param version Present value of `policyVersion`.
+    function setPolicy(uint256 id, bytes32 policyHash, string calldata uri, uint32 version) external {
         Dataset storage dataset = _changeable(id);
+        if (version != dataset.policyVersion) revert VersionMismatch(id, dataset.policyVersion, version);
         bytes32 previous = dataset.policyHash;
         dataset.policyHash = _nonzero(policyHash);
-        uint32 version = ++dataset.policyVersion;
+        dataset.policyVersion = ++version;
         _setUri(id, uri);
         emit PolicyChanged(id, previous, policyHash, version, uri);
         emit MetadataUpdate(id);
     }
 
     /// @notice Replaces the description. What was registered, `contentRoot`, stays.
-    /// @dev Keeps: the version grows by one with every change.
-    function setMetadata(uint256 id, bytes32 metadataHash, string calldata uri) external {
+    /// @dev Keeps: the version grows by one with every change, and names the one that it replaces: see `setPolicy`.
+    /// @param version Present value of `metadataVersion`.
+    function setMetadata(uint256 id, bytes32 metadataHash, string calldata uri, uint32 version) external {
         Dataset storage dataset = _changeable(id);
+        if (version != dataset.metadataVersion) revert VersionMismatch(id, dataset.metadataVersion, version);
         bytes32 previous = dataset.metadataHash;
         dataset.metadataHash = _nonzero(metadataHash);
-        uint32 version = ++dataset.metadataVersion;
+        dataset.metadataVersion = ++version;
         _setUri(id, uri);
         emit MetadataChanged(id, previous, metadataHash, version, uri);
         emit MetadataUpdate(id);
     }
 
     /// @notice Moves between Active and Deprecated, or to Withdrawn.
-    /// @dev Keeps: Withdrawn is terminal; nothing but the token's owner changes from then on.
+    /// @dev Keeps: Withdrawn is terminal; nothing but the token's owner changes from then on. A change that arrives late can not undo
+    /// that, and between Active and Deprecated it opens nothing: what is granted stays the owner's and his committee's to say.
     function setState(uint256 id, State state) external {
         Dataset storage dataset = _changeable(id);
         State previous = dataset.state;

@@ -191,6 +191,7 @@ contract FederationRegistry is EIP712, ERC2771Context {
     error AlreadyCommitted(address participant, bytes32 commitment);
     error NoCommitment(address participant);
     error TooFewSurvivors(uint256 required, uint256 got);
+    error SurvivorsTooLate(uint48 deadline, uint256 blockTimestamp);
     error SurvivorsMismatch(bytes32 expected, bytes32 got);
     error AccumulatorMismatch(bytes32 expected, bytes32 got);
     error UpdatesMismatch(uint32 expected, uint32 got);
@@ -293,11 +294,13 @@ contract FederationRegistry is EIP712, ERC2771Context {
 
     /// @notice Fixes whose updates the sum of this round holds; for anybody who has the signatures of a quorum.
     /// @dev Keeps: written once a round, whatever attempts follow, since two sums over different survivors differ by single updates.
-    /// Every survivor has committed; there are `minSurvivors` of them; before `commitUntil` nobody is left out.
+    /// Every survivor has committed; there are `minSurvivors` of them; before `commitUntil` nobody is left out. Not after `deadline`, when
+    /// members may abandon: a late call would leave them a round with survivors, whose abandonment closes the federation.
     function fixSurvivors(SurvivorSet calldata set, Approval[] calldata approvals) external {
         Federation storage current = _inStatus(set.federation, Status.Open);
         _checkRound(current, set.round, set.attempt, current.attempt);
         if (set.maskedRecord == 0) revert MissingHash();
+        if (block.timestamp > current.deadline) revert SurvivorsTooLate(current.deadline, block.timestamp);
         if (set.survivors.length < current.minSurvivors) revert TooFewSurvivors(current.minSurvivors, set.survivors.length);
         if (set.survivors.length != _participants[set.federation].length && block.timestamp <= current.commitUntil) {
             revert CommitmentsStillOpen(current.commitUntil, block.timestamp);

@@ -133,11 +133,11 @@ contract AccessManagerTest {
     function test_a_policy_change_suspends_until_confirmed() public {
         _grant(OWNER, _terms(GRU, 0));
         vm.prank(OWNER);
-        registry.setPolicy(1, keccak256("stricter"), "");
+        registry.setPolicy(1, keccak256("stricter"), "", 1);
         _expect(AccessManager.Status.Suspended);
         // Back to the same text is a new version: what was granted under it was granted before the change.
         vm.prank(OWNER);
-        registry.setPolicy(1, keccak256("policy"), "");
+        registry.setPolicy(1, keccak256("policy"), "", 2);
         _expect(AccessManager.Status.Suspended);
         vm.expectRevert(abi.encodeWithSelector(AccessManager.PolicyVersionMismatch.selector, 3, 1));
         vm.prank(OWNER);

@@ -43,19 +43,20 @@ contract InstitutionHandler {
         }
     }
 
-    function setPolicy(uint8 which, bytes32 policy) external counted {
+    function setPolicy(uint8 which, bytes32 policy, uint8 stale) external counted {
         uint256 id = _id(which);
         if (id == 0) return;
         address owner = REGISTRY.ownerOf(id);
+        uint32 named = stale % 8 == 1 ? policyVersion[id] - 1 : policyVersion[id];
         vm.prank(owner);
-        try REGISTRY.setPolicy(id, policy, "") {
-            assert(!withdrawn[id]);
+        try REGISTRY.setPolicy(id, policy, "", named) {
+            assert(!withdrawn[id] && named == policyVersion[id]);
             (, uint32 version,) = REGISTRY.policyOf(id);
             assert(version == policyVersion[id] + 1);
             policyVersion[id] = version;
             ++accepted;
         } catch {
-            assert(withdrawn[id] || policy == 0);
+            assert(withdrawn[id] || policy == 0 || named != policyVersion[id]);
         }
     }
 
@@ -93,6 +94,7 @@ contract InstitutionHandler {
     }
 }
 
+/// forge-config: default.invariant.fail-on-revert = true
 contract DatasetRegistryInvariantTest {
     DatasetRegistry private registry;
     InstitutionHandler private handler;

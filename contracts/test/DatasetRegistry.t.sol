@@ -132,10 +132,10 @@ contract DatasetRegistryTest {
         }
         vm.prank(ALICE);
         vm.expectRevert(abi.encodeWithSelector(DatasetRegistry.DatasetWithdrawn.selector, 1));
-        registry.setPolicy(1, keccak256("policy"), "");
+        registry.setPolicy(1, keccak256("policy"), "", 1);
         vm.prank(ALICE);
         vm.expectRevert(abi.encodeWithSelector(DatasetRegistry.DatasetWithdrawn.selector, 1));
-        registry.setMetadata(1, keccak256("metadata"), "");
+        registry.setMetadata(1, keccak256("metadata"), "", 1);
         (,, bool active) = registry.policyOf(1);
         assert(!active);
     }
@@ -149,10 +149,10 @@ contract DatasetRegistryTest {
         registry.setState(1, DatasetRegistry.State.Withdrawn);
         vm.prank(stranger);
         vm.expectRevert(abi.encodeWithSelector(DatasetRegistry.NotDatasetOwner.selector, 1, stranger));
-        registry.setPolicy(1, keccak256("policy"), "");
+        registry.setPolicy(1, keccak256("policy"), "", 1);
         vm.prank(stranger);
         vm.expectRevert(abi.encodeWithSelector(DatasetRegistry.NotDatasetOwner.selector, 1, stranger));
-        registry.setMetadata(1, keccak256("metadata"), "");
+        registry.setMetadata(1, keccak256("metadata"), "", 1);
     }
 
     function testFuzz_versions_count_changes(uint8 policies, uint8 descriptions) public {
@@ -160,14 +160,33 @@ contract DatasetRegistryTest {
         descriptions = descriptions % 20;
         registry.register(_registration(keccak256("content")));
         for (uint256 i = 0; i < policies; ++i) {
-            registry.setPolicy(1, keccak256(abi.encode("policy", i)), "https://example.org/new");
+            registry.setPolicy(1, keccak256(abi.encode("policy", i)), "https://example.org/new", uint32(1 + i));
         }
         for (uint256 i = 0; i < descriptions; ++i) {
-            registry.setMetadata(1, keccak256(abi.encode("metadata", i)), "https://example.org/new");
+            registry.setMetadata(1, keccak256(abi.encode("metadata", i)), "https://example.org/new", uint32(1 + i));
         }
         DatasetRegistry.Dataset memory dataset = registry.get(1);
         assert(dataset.policyVersion == 1 + uint32(policies) && dataset.metadataVersion == 1 + uint32(descriptions));
         assert(dataset.contentRoot == keccak256("content"));
+    }
+
+    /// @dev Of changes that were signed one after the other, none takes effect after a later one.
+    function testFuzz_a_change_that_arrives_late_replaces_nothing(uint8 changes, uint8 late) public {
+        changes = 1 + changes % 8;
+        late = 1 + late % changes;
+        registry.register(_registration(keccak256("content")));
+        for (uint32 version = 1; version <= changes; ++version) {
+            registry.setPolicy(1, keccak256(abi.encode("policy", version)), "", version);
+            registry.setMetadata(1, keccak256(abi.encode("metadata", version)), "", version);
+        }
+        bytes memory refusal =
+            abi.encodeWithSelector(DatasetRegistry.VersionMismatch.selector, 1, uint32(changes) + 1, uint32(late));
+        vm.expectRevert(refusal);
+        registry.setPolicy(1, keccak256("lax policy"), "", late);
+        vm.expectRevert(refusal);
+        registry.setMetadata(1, keccak256("old metadata"), "", late);
+        (bytes32 policyHash, uint32 policyVersion,) = registry.policyOf(1);
+        assert(policyHash == keccak256(abi.encode("policy", uint32(changes))) && policyVersion == changes + 1);
     }
 
     function testFuzz_every_transfer_starts_an_epoch(uint8 transfers) public {
@@ -222,7 +241,7 @@ contract DatasetRegistryTest {
         registry.setSuccessor(another);
         vm.expectRevert(abi.encodeWithSelector(DatasetRegistry.RegistryReplaced.selector, address(next)));
         registry.register(_registration(keccak256("other")));
-        registry.setPolicy(1, keccak256("policy"), "");
+        registry.setPolicy(1, keccak256("policy"), "", 1);
     }
 
     function test_interfaces() public view {

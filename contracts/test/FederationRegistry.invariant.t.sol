@@ -92,7 +92,7 @@ contract FederationHandler {
         uint256 chosen = everybody % 4 == 0 ? bits % (1 << PARTICIPANTS) : _committedBits();
         address[] memory list = _list(chosen);
         bool valid = status == FederationRegistry.Status.Open && list.length >= 3 && _ones(_signing(signers)) >= 2;
-        valid = valid && (list.length == PARTICIPANTS || block.timestamp > commitUntil);
+        valid = valid && (list.length == PARTICIPANTS || block.timestamp > commitUntil) && block.timestamp <= deadline;
         for (uint256 i = 0; i < PARTICIPANTS; ++i) {
             if (chosen >> i & 1 == 1 && commitments[ctx][i] == 0) valid = false;
         }
@@ -244,6 +244,7 @@ contract FederationHandler {
     }
 }
 
+/// forge-config: default.invariant.fail-on-revert = true
 contract FederationRegistryInvariantTest {
     FederationHandler private handler;
 

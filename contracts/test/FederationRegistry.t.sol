@@ -404,6 +404,22 @@ contract FederationRegistryTest {
         registry.close(federation);
     }
 
+    /// @dev Both calls are under way when the round's time ends: in whatever order they arrive, the federation goes on.
+    function test_survivors_that_arrive_late_do_not_end_the_federation() public {
+        _open(1, 1);
+        _commitAll(1, 1, 4);
+        uint48 deadline = registry.get(federation).deadline;
+        (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
+        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
+        vm.warp(deadline + 1);
+        vm.expectRevert(abi.encodeWithSelector(FederationRegistry.SurvivorsTooLate.selector, deadline, uint256(deadline) + 1));
+        registry.fixSurvivors(set, approvals);
+        vm.prank(participants[0]);
+        registry.abandon(federation, 1, 1);
+        assert(registry.get(federation).status == FederationRegistry.Status.Idle);
+        _open(1, 2);
+    }
+
     function test_a_late_result_counts_until_the_round_is_abandoned() public {
         _fix(15);
         vm.warp(block.timestamp + 10 days);

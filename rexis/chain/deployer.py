@@ -29,6 +29,7 @@ CONTRACTS: Mapping[str, tuple[str, ...]] = {
     "PaymentTokens": ("signer",),
     "InferenceRegistry": ("Forwarder", "ModelRegistry", "PaymentTokens"),
     "ComputeJobs": ("Forwarder", "AccessManager", "PaymentTokens", "signer"),
+    "RewardDistributor": ("Forwarder", "FederationRegistry", "PaymentTokens"),
 }
 # Behind the forwarder, which every one of them trusts from its constructor on.
 TARGETS = tuple(name for name, arguments in CONTRACTS.items() if arguments[0] == "Forwarder")

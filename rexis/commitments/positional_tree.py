@@ -31,6 +31,7 @@ class LeafKind(StrEnum):
     RECEIPT = "receipt"
     UPDATE = "update"
     AUDIT_LOG = "audit-log"
+    REWARD = "reward"
 
 
 _KIND_HASHES = {kind.value: keccak256(domain_tag(f"leaf/{kind.value}", 1)) for kind in LeafKind}

@@ -161,7 +161,7 @@ def test_a_policy_change_suspends_a_grant_until_it_is_confirmed(
     act: Act, decide: Act, owner: LocalSigner, terms: Act, status: Callable[[], int]
 ) -> None:
     decide(owner, "grant", terms())
-    act(owner, "setPolicy", 1, b"\x04" * 32, "")
+    act(owner, "setPolicy", 1, b"\x04" * 32, "", 1)
     assert status() == SUSPENDED
     assert refused(lambda: decide(owner, "grant", terms(grantEpoch=1))) == ("PolicyVersionMismatch", {"expected": 2, "got": 1})
     decide(owner, "grant", terms(grantEpoch=1, policyVersion=2))

@@ -127,8 +127,8 @@ def test_withdrawn_is_terminal(chain: Chain, act: Act, institution: LocalSigner)
     for change in (
         ("setState", 1, ACTIVE),
         ("setState", 1, WITHDRAWN),
-        ("setPolicy", 1, b"\x04" * 32, ""),
-        ("setMetadata", 1, b"\x04" * 32, ""),
+        ("setPolicy", 1, b"\x04" * 32, "", 1),
+        ("setMetadata", 1, b"\x04" * 32, "", 1),
     ):
         assert refused(lambda change=change: act(institution, *change)) == ("DatasetWithdrawn", {"id": 1})
 
@@ -138,7 +138,7 @@ def test_versions_grow_with_every_change(chain: Chain, act: Act, institution: Lo
     events = chain.contract("DatasetRegistry").events
     for version in (2, 3):
         policy, previous = bytes([version]) * 32, bytes([version - 1]) * 32 if version > 2 else b"\x02" * 32
-        receipt = act(institution, "setPolicy", 1, policy, "https://marketplace.example/new")
+        receipt = act(institution, "setPolicy", 1, policy, "https://marketplace.example/new", version - 1)
         (changed,) = events.PolicyChanged().process_receipt(receipt, errors=DISCARD)
         assert dict(changed["args"]) == {
             "id": 1,
@@ -149,7 +149,7 @@ def test_versions_grow_with_every_change(chain: Chain, act: Act, institution: Lo
         }
         (update,) = events.MetadataUpdate().process_receipt(receipt, errors=DISCARD)
         assert update["args"]["_tokenId"] == 1
-    receipt = act(institution, "setMetadata", 1, b"\x09" * 32, "https://marketplace.example/newer")
+    receipt = act(institution, "setMetadata", 1, b"\x09" * 32, "https://marketplace.example/newer", 1)
     (described,) = events.MetadataChanged().process_receipt(receipt, errors=DISCARD)
     assert (described["args"]["previousHash"], described["args"]["metadataHash"], described["args"]["version"]) == (
         b"\x03" * 32,
@@ -159,7 +159,18 @@ def test_versions_grow_with_every_change(chain: Chain, act: Act, institution: Lo
     stored = chain.contract("DatasetRegistry").functions.get(1).call()
     assert stored[:5] == ((1).to_bytes(32, "big"), b"\x03" * 32, b"\x09" * 32, 3, 2)
     assert chain.contract("DatasetRegistry").functions.tokenURI(1).call() == "https://marketplace.example/newer"
-    assert refused(lambda: act(institution, "setPolicy", 1, bytes(32), "")) == ("ZeroHash", {})
+    assert refused(lambda: act(institution, "setPolicy", 1, bytes(32), "", 3)) == ("ZeroHash", {})
+
+
+def test_a_policy_that_was_signed_before_a_stricter_one_arrives_too_late(
+    chain: Chain, act: Act, institution: LocalSigner, call_to: Act, sign: Act, execute: Act
+) -> None:
+    act(institution, "register", registration())
+    lax = call_to(institution.address, "setPolicy", 1, b"\x04" * 32, "", 1)
+    act(institution, "setPolicy", 1, b"\x05" * 32, "", 1)
+    late = ("VersionMismatch", {"id": 1, "expected": 2, "got": 1})
+    assert refused(lambda: execute(lax, sign(institution, lax))) == late
+    assert chain.contract("DatasetRegistry").functions.policyOf(1).call() == [b"\x05" * 32, 2, True]
 
 
 def test_a_transfer_starts_an_epoch_and_moves_the_rights(chain: Chain, act: Act, institution: LocalSigner) -> None:
@@ -173,8 +184,8 @@ def test_a_transfer_starts_an_epoch_and_moves_the_rights(chain: Chain, act: Act,
     assert functions.ownerEpoch(1).call() == 1
     denied = ("NotDatasetOwner", {"id": 1, "caller": institution.address})
     assert refused(lambda: act(institution, "setState", 1, WITHDRAWN)) == denied
-    assert refused(lambda: act(institution, "setPolicy", 1, b"\x04" * 32, "")) == denied
-    assert refused(lambda: act(institution, "setMetadata", 1, b"\x04" * 32, "")) == denied
+    assert refused(lambda: act(institution, "setPolicy", 1, b"\x04" * 32, "", 1)) == denied
+    assert refused(lambda: act(institution, "setMetadata", 1, b"\x04" * 32, "", 1)) == denied
     act(buyer, "setState", 1, DEPRECATED)
     # The royalty stays with who made the data set.
     assert functions.royaltyInfo(1, 10_000).call() == [institution.address, 100]

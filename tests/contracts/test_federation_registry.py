@@ -342,6 +342,15 @@ def test_a_round_below_the_threshold_gets_another_attempt(founded: Consortium, w
     assert founded.state["model"] == NEW_MODEL
 
 
+def test_survivors_that_arrive_after_the_rounds_time_do_not_end_the_federation(founded: Consortium, warp: Callable[[int], None]) -> None:
+    founded.open()
+    founded.commit(0, 1, 2, 3)
+    warp(founded.now + 7300)
+    assert refused(lambda: founded.fix(range(4)))[0] == "SurvivorsTooLate"
+    founded.act(founded.sites[0], "abandon", founded.federation, 1, 1)
+    assert founded.state["status"] == IDLE
+
+
 def test_survivors_are_fixed_once_a_round_and_an_abandoned_sum_closes_the_federation(
     founded: Consortium, warp: Callable[[int], None]
 ) -> None:

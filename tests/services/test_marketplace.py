@@ -321,8 +321,8 @@ def test_the_catalogue_follows_what_owners_change(marketplace: Marketplace) -> N
     ]
     before = marketplace.get(f"/v1/datasets/{child}")
     assert (before["parents"], before["royalty_bps"], before["policy_version"], before["state"]) == ([parent], 250, 1, "active")
-    on_chain(marketplace, hospital, "setPolicy", child, bytes([1]) * 32, "ipfs://policy")
-    on_chain(marketplace, hospital, "setMetadata", child, bytes([2]) * 32, "ipfs://metadata")
+    on_chain(marketplace, hospital, "setPolicy", child, bytes([1]) * 32, "ipfs://policy", 1)
+    on_chain(marketplace, hospital, "setMetadata", child, bytes([2]) * 32, "ipfs://metadata", 1)
     on_chain(marketplace, hospital, "transferFrom", hospital.address, buyer.address, child)
     on_chain(marketplace, buyer, "setState", child, 2)
     marketplace.work()

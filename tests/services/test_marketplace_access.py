@@ -132,7 +132,7 @@ def test_the_projection_says_what_the_contract_says(marketplace: Marketplace) ->
     request = ask(marketplace)
     both()
     manager(HOSPITAL, "grant", given(0, 1))
-    registry(HOSPITAL, "setPolicy", 1, sha256(b"another policy"), "ipfs://policy")
+    registry(HOSPITAL, "setPolicy", 1, sha256(b"another policy"), "ipfs://policy", 1)
     manager(HOSPITAL, "grant", given(1, 2))
     registry(HOSPITAL, "transferFrom", HOSPITAL.address, BUYER.address, 1)
     manager(BUYER, "grant", given(2, 2))
@@ -168,7 +168,7 @@ def test_a_grant_that_the_chain_forgets_is_none(marketplace: Marketplace) -> Non
     grant(marketplace, request)
     assert state(marketplace, request) == "granted"
     rpc(marketplace, "evm_revert", taken)
-    act(marketplace, HOSPITAL, "DatasetRegistry", "setMetadata", 1, sha256(b"x"), "ipfs://x")
+    act(marketplace, HOSPITAL, "DatasetRegistry", "setMetadata", 1, sha256(b"x"), "ipfs://x", 1)
     assert state(marketplace, request) == "requested"
     assert marketplace.get("/v1/grants")["items"] == []
 
@@ -206,7 +206,7 @@ def test_a_request_has_the_state_of_the_grant_that_names_it(marketplace: Marketp
     assert shown["grant_epoch"] == 1
     grant(marketplace, shown)
     assert (state(marketplace, first), state(marketplace, second)) == ("replaced", "granted")
-    act(marketplace, HOSPITAL, "DatasetRegistry", "setPolicy", 1, sha256(b"another policy"), "ipfs://policy")
+    act(marketplace, HOSPITAL, "DatasetRegistry", "setPolicy", 1, sha256(b"another policy"), "ipfs://policy", 1)
     assert state(marketplace, second) == "suspended"
     act(marketplace, HOSPITAL, "DatasetRegistry", "setState", 1, 2)
     assert state(marketplace, second) == "withdrawn"

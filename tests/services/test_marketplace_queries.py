@@ -134,7 +134,7 @@ def test_without_an_active_grant_for_the_purpose_nothing_is_taken_on(marketplace
         patch.setattr("services.marketplace.query_routes.now", lambda: real + timedelta(days=91))
         problem, detail = refusal(marketplace)
         assert (problem, "its term is over" in detail) == (no_grant, True)
-    act(marketplace, HOSPITAL, "DatasetRegistry", "setPolicy", 1, sha256(b"another policy"), "ipfs://policy")
+    act(marketplace, HOSPITAL, "DatasetRegistry", "setPolicy", 1, sha256(b"another policy"), "ipfs://policy", 1)
     problem, detail = refusal(marketplace)
     assert (problem, "waits to be confirmed" in detail) == (no_grant, True)
     shown = marketplace.get(f"/v1/access-requests/{request['id']}", HOSPITAL)

@@ -318,9 +318,9 @@ def tensors() -> dict[str, Any]:
 
 def trees() -> dict[str, Any]:
     context = keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, numbered("context", 0)]))
-    kinds = ("weight", "data", "label", "act", "out", "score", "receipt", "update", "audit-log")
+    kinds = ("weight", "data", "label", "act", "out", "score", "receipt", "update", "audit-log", "reward")
     made = []
-    for n, kind in zip((1, 2, 3, 4, 5, 6, 7, 8, 9), kinds, strict=True):
+    for n, kind in zip((1, 2, 3, 4, 5, 6, 7, 8, 9, 10), kinds, strict=True):
         leaves = [
             (numbered(kind, i), bytes(16) if kind == "weight" else numbered(f"{kind} salt", i, 16), i % 3 if kind == "act" else 0)
             for i in range(n)
@@ -980,6 +980,49 @@ def relayed_call() -> dict[str, Any]:
     }
 
 
+def rewards() -> dict[str, Any]:
+    """An epoch of rewards with its tree of shares, and the permit (ERC-2612) by which its funder may pay it in."""
+    alice, bob = address_of(ALICE), address_of(BOB)
+    epoch = keccak256(
+        encode(
+            ["uint256", "address", "address", "bytes32", "uint64", "uint64", "bytes32"],
+            [CHAIN_ID, CONTRACT, alice, numbered("federation", 0), 3, 5, numbered("label", 0)],
+        )
+    )
+    context = keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, epoch]))
+    shares = [
+        {"account": account, "amount": amount} for account, amount in ((alice, 10**18), (bob, 7), (checksum(bytes([9] * 20)), 2**200))
+    ]
+    digests = [keccak256(encode(["address", "uint256"], [share["account"], share["amount"]])) for share in shares]
+    token = checksum(bytes([0xBB] * 20))
+    domain = {"name": "Rexis local credit", "version": "1", "chainId": CHAIN_ID, "verifyingContract": token}
+    permit = {"owner": alice, "spender": CONTRACT, "value": 10**18, "nonce": 0, "deadline": 4_102_444_800}
+    typed = eip712(domain, "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)", list(permit.values()))
+    signature = sign(bytes.fromhex(typed["digest"][2:]), ALICE)
+    return {
+        "origin": ORIGIN.format(2),
+        "chainId": CHAIN_ID,
+        "distributor": CONTRACT,
+        "funder": alice,
+        "federation": numbered("federation", 0),
+        "firstRound": 3,
+        "lastRound": 5,
+        "label": numbered("label", 0),
+        "epoch": epoch,
+        # Beyond 2^53: as decimal strings, which every reader of JSON keeps.
+        "shares": [{**share, "amount": str(share["amount"])} for share in shares],
+        "tree": tree("reward", context, [(digest, numbered("reward salt", i, 16), 0) for i, digest in enumerate(digests)]),
+        "permit": {
+            "token": token,
+            "message": {**permit, "value": str(permit["value"])},
+            "eip712": typed,
+            "r": signature[:32],
+            "s": signature[32:64],
+            "v": signature[64],
+        },
+    }
+
+
 def journal() -> dict[str, Any]:
     def expand(secret: bytes, info: bytes) -> bytes:
         return hmac.digest(hmac.digest(bytes(32), secret, "sha256"), info + b"\1", "sha256")
@@ -1067,6 +1110,7 @@ VECTORS = {
     "relayed_call.json": relayed_call,
     "journal.json": journal,
     "questions.json": questions,
+    "rewards.json": rewards,
 }
 
 

@@ -163,9 +163,12 @@ def test_an_agent_is_told_what_its_delegation_lacks(marketplace: Marketplace) ->
         answer = post(marketplace, signed)
         assert (answer.status_code, answer.json()["type"]) == (401, "urn:rexis:problem:signature"), answer.text
         assert f"does not cover {why}" in answer.json()["detail"]
+    appointed = post(marketplace, sign_call(acting, deployment, "AccessManager", "setCommittee", 1, [CONSUMER.address], 0))
+    assert (appointed.status_code, appointed.json()["operation"]) == (202, "setCommittee")
     assert post(marketplace, revoking).status_code == 202
     marketplace.work()
-    committee = sign_call(acting, deployment, "AccessManager", "setCommittee", 1, [], 0)
+    assert marketplace.chain.contract("AccessManager").functions.isOnCommittee(1, CONSUMER.address).call() is True
+    committee = sign_call(acting, deployment, "AccessManager", "setCommittee", 1, [], 1)
     assert "was revoked" in post(marketplace, committee).json()["detail"]
 
 

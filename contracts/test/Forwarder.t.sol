@@ -5,12 +5,14 @@ import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 import {Errors} from "@openzeppelin/contracts/utils/Errors.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Forwarder, Request} from "../src/Forwarder.sol";
+import {KeyDelegation} from "../src/KeyDelegation.sol";
 import {ForwardedTarget} from "./ForwardedTarget.sol";
 import {SignatureWallet} from "./SignatureWallet.sol";
 import {vm} from "./Vm.sol";
 
 contract ForwarderTest {
     uint256 private constant KEY = 0xA11CE;
+    uint256 private constant AGENT_KEY = 0xB0B;
     uint256 private constant CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
 
     Forwarder private forwarder;
@@ -254,6 +256,170 @@ contract ForwarderTest {
         vm.prank(signer);
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, signer));
         forwarder.setTarget(address(target), false);
+    }
+
+    event RequestExecuted(address indexed from, address indexed to, address indexed signer, uint256 nonce, bytes4 selector);
+
+    /// @dev What an agent signs and what its institution signs is the same request, told apart by the event.
+    function testFuzz_a_delegated_key_signs_what_it_may(uint256 nonce, bool byAgent) public {
+        _delegate(signer, address(target), ForwardedTarget.note.selector);
+        Request memory request = _request(signer, nonce, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(byAgent ? AGENT_KEY : KEY, request);
+        address by = byAgent ? vm.addr(AGENT_KEY) : signer;
+        vm.expectEmit(address(forwarder));
+        emit RequestExecuted(signer, address(target), by, nonce, ForwardedTarget.note.selector);
+        forwarder.execute(request, signature);
+        assert(target.lastSender() == signer);
+
+        // One nonce, whoever of the two signs.
+        bytes memory again = _sign(byAgent ? KEY : AGENT_KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.NonceAlreadyUsed.selector, signer, nonce));
+        forwarder.execute(request, again);
+        assert(!forwarder.nonceUsed(by == signer ? vm.addr(AGENT_KEY) : by, nonce));
+    }
+
+    function testFuzz_an_agent_signs_nothing_else(address to, bytes4 selector, bytes calldata rest) public {
+        vm.assume(to != address(target) || selector != ForwardedTarget.refuse.selector);
+        _delegate(signer, to, selector);
+        Request memory request = _request(signer, 1, abi.encodePacked(ForwardedTarget.refuse.selector, rest));
+        bytes memory signature = _sign(AGENT_KEY, request);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                Forwarder.OutsideDelegation.selector,
+                signer,
+                vm.addr(AGENT_KEY),
+                address(target),
+                ForwardedTarget.refuse.selector
+            )
+        );
+        forwarder.execute(request, signature);
+    }
+
+    /// @dev The target reads 4 bytes of what it is called with: data, then the sender. Where an institution's address begins like the
+    /// rest of a selector, shorter data would call a function that no scope names.
+    function testFuzz_an_agent_can_not_borrow_a_selector_from_the_address(uint8 length, uint128 tail) public {
+        bytes4 selector = ForwardedTarget.note.selector;
+        bytes memory data = new bytes(length % 4);
+        for (uint256 i = 0; i < data.length; ++i) {
+            data[i] = selector[i];
+        }
+        address institution = address(uint160(uint32(selector << (8 * data.length))) << 128 | tail);
+        _delegate(institution, address(target), bytes4(data));
+        Request memory request = _request(institution, 1, data);
+        bytes memory signature = _sign(AGENT_KEY, request);
+        vm.expectRevert(
+            abi.encodeWithSelector(Forwarder.FunctionMissing.selector, institution, vm.addr(AGENT_KEY), data.length)
+        );
+        forwarder.execute(request, signature);
+    }
+
+    function testFuzz_a_delegation_ends(uint48 time) public {
+        KeyDelegation delegations = forwarder.DELEGATIONS();
+        uint48 until = uint48(block.timestamp + 100 days);
+        _delegate(signer, address(target), ForwardedTarget.note.selector);
+        vm.warp(uint256(time) % 200 days + 1_000_000);
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        request.deadline = type(uint48).max;
+        bytes memory signature = _sign(AGENT_KEY, request);
+        address agent = vm.addr(AGENT_KEY);
+        if (block.timestamp > until) {
+            vm.expectRevert(abi.encodeWithSelector(Forwarder.DelegationExpired.selector, signer, agent, until, block.timestamp));
+        }
+        forwarder.execute(request, signature);
+
+        vm.prank(signer);
+        delegations.revoke(agent);
+        request.nonce = 2;
+        signature = _sign(AGENT_KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.DelegationRevoked.selector, signer, agent));
+        forwarder.execute(request, signature);
+    }
+
+    function test_a_delegation_leads_one_step_and_one_way() public {
+        uint256 third = 0xC0C;
+        address agent = vm.addr(AGENT_KEY);
+        _delegate(signer, address(target), ForwardedTarget.note.selector);
+        KeyDelegation delegations = forwarder.DELEGATIONS();
+        KeyDelegation.Scope[] memory scopes = new KeyDelegation.Scope[](1);
+        scopes[0] = KeyDelegation.Scope(address(target), ForwardedTarget.note.selector);
+        vm.prank(agent);
+        delegations.delegate(vm.addr(third), scopes, uint48(block.timestamp + 1), 0);
+
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(third, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.SignerMismatch.selector, signer, vm.addr(third)));
+        forwarder.execute(request, signature);
+        request = _request(agent, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        signature = _sign(KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.SignerMismatch.selector, agent, signer));
+        forwarder.execute(request, signature);
+        // The agent is an institution too, for what is its own.
+        forwarder.execute(request, _sign(third, request));
+        assert(target.lastSender() == agent);
+    }
+
+    function test_an_agent_of_a_contract_wallet_signs_and_its_owner_goes_on() public {
+        SignatureWallet wallet = new SignatureWallet(signer);
+        _delegate(address(wallet), address(target), ForwardedTarget.note.selector);
+        Request memory request = _request(address(wallet), 1, abi.encodeCall(ForwardedTarget.note, ()));
+        forwarder.execute(request, _sign(AGENT_KEY, request));
+        request.nonce = 2;
+        forwarder.execute(request, _sign(KEY, request));
+        assert(target.calls() == 2 && target.lastSender() == address(wallet));
+
+        request = _request(address(wallet), 3, abi.encodeCall(ForwardedTarget.reenter, ("")));
+        bytes memory signature = _sign(AGENT_KEY, request);
+        address agent = vm.addr(AGENT_KEY);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                Forwarder.OutsideDelegation.selector, wallet, agent, address(target), ForwardedTarget.reenter.selector
+            )
+        );
+        forwarder.execute(request, signature);
+        // An owner of the wallet that is its agent besides is no less an owner.
+        vm.prank(signer);
+        wallet.replaceKey(agent);
+        request = _request(address(wallet), 4, abi.encodeCall(ForwardedTarget.refuse, (1)));
+        signature = _sign(AGENT_KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(ForwardedTarget.Refused.selector, 1));
+        forwarder.execute(request, signature);
+    }
+
+    function test_an_agent_of_an_account_with_code_and_key_signs() public {
+        _delegate(signer, address(target), ForwardedTarget.note.selector);
+        vm.etch(signer, hex"ef01000000000000000000000000000000000000000001");
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        forwarder.execute(request, _sign(AGENT_KEY, request));
+        assert(target.lastSender() == signer);
+    }
+
+    function test_the_delegations_of_another_forwarder_count_for_nothing() public {
+        Forwarder other = new Forwarder(address(this));
+        KeyDelegation elsewhere = other.DELEGATIONS();
+        KeyDelegation.Scope[] memory scopes = new KeyDelegation.Scope[](1);
+        scopes[0] = KeyDelegation.Scope(address(target), ForwardedTarget.note.selector);
+        vm.prank(signer);
+        elsewhere.delegate(vm.addr(AGENT_KEY), scopes, uint48(block.timestamp + 1), 0);
+        Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
+        bytes memory signature = _sign(AGENT_KEY, request);
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.SignerMismatch.selector, signer, vm.addr(AGENT_KEY)));
+        forwarder.execute(request, signature);
+    }
+
+    function test_the_delegations_stay_a_target() public {
+        address delegations = address(forwarder.DELEGATIONS());
+        assert(forwarder.isTarget(delegations) && KeyDelegation(delegations).isTrustedForwarder(address(forwarder)));
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.TargetNotRemovable.selector, delegations));
+        forwarder.setTarget(delegations, false);
+        forwarder.setTarget(delegations, true);
+    }
+
+    function _delegate(address institution, address to, bytes4 selector) private {
+        KeyDelegation.Scope[] memory scopes = new KeyDelegation.Scope[](1);
+        scopes[0] = KeyDelegation.Scope(to, selector);
+        KeyDelegation delegations = forwarder.DELEGATIONS();
+        vm.prank(institution);
+        delegations.delegate(vm.addr(AGENT_KEY), scopes, uint48(block.timestamp + 100 days), 0);
     }
 
     function _call(uint256 index, string memory key) private pure returns (string memory) {

@@ -30,11 +30,7 @@ def check_wallet_signature(web3: Web3, address: str, digest: bytes, signature: b
         SignatureError: no contract, or it does not accept the signature within `WALLET_GAS`.
         UnavailableError: the node does not answer within `WALLET_TIMEOUT_S`.
     """
-    if not isinstance(web3.provider, HTTPProvider):
-        raise UnavailableError(f"contract accounts are asked over HTTP, this node is connected by {type(web3.provider).__name__}")
-    impatient = Web3(
-        HTTPProvider(web3.provider.endpoint_uri, request_kwargs={"timeout": WALLET_TIMEOUT_S}, exception_retry_configuration=None)
-    )
+    node = impatient(web3)
     account = Web3.to_checksum_address(address)
     call: TxParams = {
         "to": account,
@@ -42,9 +38,9 @@ def check_wallet_signature(web3: Web3, address: str, digest: bytes, signature: b
         "gas": WALLET_GAS,
     }
     try:
-        if not impatient.eth.get_code(account):
+        if not node.eth.get_code(account):
             raise refused
-        answer = bytes(impatient.eth.call(call))
+        answer = bytes(node.eth.call(call))
     except ContractLogicError as error:
         raise SignatureError(f"the contract account {address} refuses the signature") from error
     except Web3Exception as error:
@@ -55,3 +51,14 @@ def check_wallet_signature(web3: Web3, address: str, digest: bytes, signature: b
         ) from error
     if answer != MAGIC_VALUE:
         raise SignatureError(f"the contract account {address} does not accept the signature")
+
+
+def impatient(web3: Web3) -> Web3:
+    """A connection of its own to the same node, for questions that a caller waits for: `WALLET_TIMEOUT_S`, and no second try.
+
+    Raises:
+        UnavailableError: the node is not connected over HTTP.
+    """
+    if not isinstance(web3.provider, HTTPProvider):
+        raise UnavailableError(f"accounts are asked over HTTP, this node is connected by {type(web3.provider).__name__}")
+    return Web3(HTTPProvider(web3.provider.endpoint_uri, request_kwargs={"timeout": WALLET_TIMEOUT_S}, exception_retry_configuration=None))

@@ -31,8 +31,10 @@ CONTRACTS: Mapping[str, tuple[str, ...]] = {
     "ComputeJobs": ("Forwarder", "AccessManager", "PaymentTokens", "signer"),
     "RewardDistributor": ("Forwarder", "FederationRegistry", "PaymentTokens"),
 }
+# Made by a contract above in its own constructor: by whom, and under what name it tells the address. They take no nonce of the deployer's.
+CREATED: Mapping[str, tuple[str, str]] = {"KeyDelegation": ("Forwarder", "DELEGATIONS")}
 # Behind the forwarder, which every one of them trusts from its constructor on.
-TARGETS = tuple(name for name, arguments in CONTRACTS.items() if arguments[0] == "Forwarder")
+TARGETS = (*(name for name, arguments in CONTRACTS.items() if arguments[0] == "Forwarder"), *CREATED)
 # Play money: escrows accept it on the local chain, and it can not exist on another.
 LOCAL_TOKEN = "LocalCredit"
 RECEIPT_TIMEOUT_S = 300.0
@@ -80,6 +82,9 @@ class _Deployer:
     def run(self) -> Deployment:
         for name, arguments in CONTRACTS.items():
             self._ensure(name, tuple(self._address(argument) for argument in arguments))
+            for created, (creator, getter) in CREATED.items():
+                if creator == name:
+                    self._record_created(created, creator, getter)
             if name in TARGETS:
                 self._ensure_target(self._address(name))
         if self.chain_id == LOCAL_CHAIN_ID:
@@ -130,6 +135,19 @@ class _Deployer:
             arguments=arguments,
             compiler=compiled.compiler,
         )
+
+    def _record_created(self, name: str, creator: str, getter: str) -> None:
+        maker, compiled = self.deployment.contracts[creator], artifact(name)
+        contract = self.web3.eth.contract(address=to_checksum_address(maker.address), abi=artifact(creator).abi)
+        address = str(contract.functions[getter]().call())
+        recorded = self.recorded.get(name)
+        if recorded is not None and address != recorded.address:
+            raise WrongChainError(f"chain {self.chain_id}: expected the {name} of {creator} at {recorded.address}, got {address}")
+        code = bytes(self.web3.eth.get_code(to_checksum_address(address)))
+        if not compiled.has_runtime(code) and (recorded is None or self._found(name, recorded) is None):
+            raise WrongChainError(f"chain {self.chain_id}: what stands at {address}, {creator}.{getter}(), is not {name}")
+        made = DeployedContract(address, keccak256(code), maker.block, maker.transaction, (maker.address,), maker.compiler)
+        self.deployment = replace(self.deployment, contracts={**self.deployment.contracts, name: made})
 
     def _ensure_target(self, target: str) -> None:
         self._ensure_listed("Forwarder", "isTarget", "setTarget", target)

@@ -7,12 +7,11 @@ from typing import Any
 
 from rich.text import Text
 
-from rexis.cli.marketplace import MarketplaceSession, marketplace_session
+from rexis.cli.marketplace import marketplace_session
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.client.access import AccessClient, AccessRequest, sign_revocation
 from rexis.client.connection import printable
-from rexis.client.relayed_calls import RelayClient, SignedCall
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import ConfigurationError
 from rexis.policy.conditions import permission, purpose_document
@@ -47,7 +46,7 @@ def grant(request_id: str, *, ask: bool, timeout_s: float, marketplace: str | No
             _print(asked, "Asked for", as_json=False)
             if not typer.confirm("Grant this?", default=False, err=True):
                 raise typer.Abort
-        _send(session, signed, timeout_s)
+        session.send(signed, timeout_s)
         granted = client.wait_for(request_id, timeout_s=timeout_s)
     _print(granted, "Granted", as_json)
 
@@ -63,7 +62,7 @@ def revoke(dataset: int, consumer: str, purpose: str, *, timeout_s: float, marke
     """End a grant and wait until that is on chain."""
     use, holder = permission(purpose), checksum_address(consumer)
     with marketplace_session(marketplace) as session:
-        transaction = _send(session, sign_revocation(dataset, holder, use, session.signer, session.deployment), timeout_s)
+        transaction = session.send(sign_revocation(dataset, holder, use, session.signer, session.deployment), timeout_s)
     if as_json:
         print_json({"dataset": dataset, "consumer": holder, "purpose": use.name, "state": "revoked", "transaction_hash": transaction})
     else:
@@ -96,12 +95,6 @@ def check_role(role: str) -> None:
     """
     if role not in ROLES:
         raise ConfigurationError(f"--role: expected {' or '.join(ROLES)}, got {printable(role, 40)}")
-
-
-def _send(session: MarketplaceSession, signed: SignedCall, timeout_s: float) -> str:
-    relays = RelayClient(session.connection)
-    relay = relays.wait_until_mined(relays.hand_in(signed).id, timeout_s=timeout_s)
-    return to_hex(relay.transaction_hash or b"")
 
 
 def _print(request: AccessRequest, title: str, as_json: bool) -> None:

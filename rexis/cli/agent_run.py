@@ -24,9 +24,9 @@ from rexis.agent.run import Agent, StopRequest, only_agent, wait_until_opened
 from rexis.agent.site import Site, read_site
 from rexis.agent.table import Table
 from rexis.chain.connection import Chain
-from rexis.chain.signer import LocalSigner
+from rexis.chain.signer import Signer
 from rexis.cli.home import Profile, journal_path, require_profile, service_url
-from rexis.cli.identity import connect, open_signer, trusted_deployment
+from rexis.cli.identity import connect, open_signer, require_own_key, trusted_deployment
 from rexis.cli.output import console, print_json
 from rexis.client.connection import Connection
 from rexis.client.queries import QueryClient
@@ -40,6 +40,8 @@ def run_agent(path: Path, *, as_json: bool) -> None:
     """Run until SIGTERM or SIGINT."""
     site, profile = read_site(path), require_profile()
     signer, secret = open_signer(profile)
+    if site.federations is not None:
+        require_own_key(signer, "taking part in federations")
     deployment = trusted_deployment(profile.chain_id)
     contracts = deployment.contracts
     target = Target(profile.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
@@ -68,7 +70,7 @@ def run_agent(path: Path, *, as_json: bool) -> None:
 def _duties(
     site: Site,
     profile: Profile,
-    signer: LocalSigner,
+    signer: Signer,
     journal: Journal,
     chain: Chain,
     premises: Sequence[ServedTable],

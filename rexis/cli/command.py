@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rexis.cli.commands import access, agent, dataset, ee, federation, infer, model, query, verify
+from rexis.cli.commands import access, agent, dataset, ee, federation, infer, key, model, query, verify
 from rexis.cli.commands.options import Aggregator, AsJson, Marketplace, Trainer, Verifier
 from rexis.cli.output import failures, report_defect
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(agent.app, name="agent")
+app.add_typer(key.app, name="key")
 app.add_typer(access.app, name="access")
 app.add_typer(query.app, name="query")
 app.add_typer(federation.app, name="federation")
@@ -34,6 +35,12 @@ def login(
         Path | None, typer.Option(help="An existing keystore v3 file.", exists=True, dir_okay=False, show_default=False)
     ] = None,
     create: Annotated[bool, typer.Option("--create", help="Make a new key, locked with the passphrase.")] = False,
+    institution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Act for this account, which delegated to the key (`rexis key delegate`).", show_default=False
+        ),
+    ] = None,
     marketplace: Marketplace = None,
     trainer: Trainer = None,
     aggregator: Aggregator = None,
@@ -51,7 +58,13 @@ def login(
         from rexis.cli.login import login as log_in
 
         urls = {"marketplace": marketplace, "trainer": trainer, "aggregator": aggregator, "verifier": verifier, "chain": chain}
-        log_in(keystore, create=create, urls={name: url for name, url in urls.items() if url is not None}, as_json=as_json)
+        log_in(
+            keystore,
+            create=create,
+            institution=institution,
+            urls={name: url for name, url in urls.items() if url is not None},
+            as_json=as_json,
+        )
 
 
 @app.command()

@@ -114,7 +114,8 @@ def _identity() -> tuple[Profile | None, Check]:
         return profile, Check(
             "identity", "failed", f"the key file {profile.keystore} is gone", "restore it, or run `rexis login --keystore FILE`"
         )
-    return profile, Check("identity", "ok", f"{profile.address} for chain {profile.chain_id}")
+    by = f" by the delegated key {profile.agent}" if profile.agent is not None else ""
+    return profile, Check("identity", "ok", f"{profile.address} for chain {profile.chain_id}{by}")
 
 
 def _service(service: str, given: str | None, profile: Profile | None) -> Iterator[Check]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from rexis.chain.deployments import Deployment
-from rexis.chain.signer import LocalSigner
+from rexis.chain.signer import Signer
 from rexis.cli.home import journal_path, require_profile, service_url, write_private
-from rexis.cli.identity import open_signer, signed_in, trusted_deployment
+from rexis.cli.identity import open_signer, require_own_key, signed_in, trusted_deployment
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
@@ -32,7 +32,7 @@ FOUNDING = "founding"
 class AggregatorSession:
     """Who signs, with which secret their files open, for which contracts, and the client that is signed in."""
 
-    signer: LocalSigner
+    signer: Signer
     secret: str
     deployment: Deployment
     client: AggregatorClient
@@ -65,6 +65,7 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
     numbers = [_federation(federation) for federation in federations]
     joined = []
     with _session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        require_own_key(session.signer, "taking part in a federation")
         contracts, owner = session.deployment.contracts, session.signer.address
         target = Target(session.deployment.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
         records, registry = FederationRecords(journal), _registry(session, chain)

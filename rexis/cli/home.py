@@ -1,6 +1,6 @@
 """What the command remembers under REXIS_HOME (default `~/.config/rexis`), and where it finds the services.
 
-    profile.json          address, key file, chain id, and the service URLs that were given to `rexis login`
+    profile.json          address, key file, whose key it is, chain id, and the service URLs that were given to `rexis login`
     keys/<address>.json   keystore v3 files
     agents/<address>/     the agent's journal
     datasets/<root>/      the public documents and the mock data of each registered table
@@ -27,12 +27,16 @@ MAX_FILE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Profile:
-    """Who uses the command: address, key file, the chain it signs for, and service URLs that were chosen."""
+    """Who uses the command: address, key file, the chain it signs for, and service URLs that were chosen.
+
+    `agent` is the address of the key in the file where that is not the account's own but one that it delegated to.
+    """
 
     address: str
     keystore: str
     chain_id: int
     urls: dict[str, str] = field(default_factory=dict)
+    agent: str | None = None
 
 
 def home() -> Path:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import stamina.instrumentation
 
+from rexis.chain.delegated_signer import DelegatedSigner
 from rexis.chain.deployments import Deployment, load, read
-from rexis.chain.signer import LocalSigner
+from rexis.chain.signer import LocalSigner, Signer
 from rexis.cli.home import Profile, home, passphrase, write_private
 from rexis.client.connection import Connection, Timeouts
 from rexis.client.marketplace import ChainInfo
 from rexis.client.sign_in import SignInSession
-from rexis.errors import KeyFileError, WrongChainError
+from rexis.errors import ConfigurationError, KeyFileError, WrongChainError
 
 
 def create_keystore(secret: str) -> tuple[Path, LocalSigner]:
@@ -22,17 +23,36 @@ def create_keystore(secret: str) -> tuple[Path, LocalSigner]:
     return path, signer
 
 
-def open_signer(profile: Profile) -> tuple[LocalSigner, str]:
-    """The profile's signer and the passphrase that opened it.
+def open_signer(profile: Profile) -> tuple[Signer, str]:
+    """Who signs as the profile's account, by its own key or by one that it delegated to, and the passphrase that opened the key.
 
     Raises:
         KeyFileError: the file does not open, or holds another account's key.
     """
     secret = passphrase()
-    signer = LocalSigner.from_keystore(Path(profile.keystore), secret)
-    if signer.address != profile.address:
-        raise KeyFileError(f"{profile.keystore}: expected the key of {profile.address}, got that of {signer.address}; run `rexis login`")
-    return signer, secret
+    key = LocalSigner.from_keystore(Path(profile.keystore), secret)
+    expected = profile.agent or profile.address
+    if key.address != expected:
+        raise KeyFileError(f"{profile.keystore}: expected the key of {expected}, got that of {key.address}; run `rexis login`")
+    return acting_for(key, profile.address), secret
+
+
+def acting_for(key: LocalSigner, account: str) -> Signer:
+    """The signer of an account whose own key this is, or which delegated to it."""
+    return key if key.address == account else DelegatedSigner(account, key)
+
+
+def require_own_key(signer: Signer, purpose: str) -> None:
+    """Refuse what no delegation covers, before anything is begun.
+
+    Raises:
+        ConfigurationError: this machine holds a delegated key.
+    """
+    if isinstance(signer, DelegatedSigner):
+        raise ConfigurationError(
+            f"{purpose} takes the own key of {signer.address}: others check its signatures against that address alone, and this machine "
+            f"holds the delegated key {signer.agent}"
+        )
 
 
 def connect(service: str, url: str, *, timeouts: Timeouts | None = None, attempts: int = 5) -> Connection:
@@ -41,7 +61,7 @@ def connect(service: str, url: str, *, timeouts: Timeouts | None = None, attempt
     return Connection(url, service=f"the {service}", timeouts=timeouts, attempts=attempts)
 
 
-def signed_in(service: str, url: str, signer: LocalSigner, chain_id: int) -> Connection:
+def signed_in(service: str, url: str, signer: Signer, chain_id: int) -> Connection:
     """A connection that signs in when it is first used."""
     connection = connect(service, url)
     connection.authorise = SignInSession(connection, signer, chain_id).token

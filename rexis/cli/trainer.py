@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rexis.chain.deployments import Deployment
-from rexis.chain.signer import LocalSigner
+from rexis.chain.signer import Signer
 from rexis.cli.home import Profile, require_profile, service_url
 from rexis.cli.identity import open_signer, signed_in, trusted_deployment
 from rexis.client.trainer import TrainerClient
@@ -16,7 +16,7 @@ class TrainerSession:
     """Who signs and for which contracts, the passphrase that opened the key, and the trainer."""
 
     profile: Profile
-    signer: LocalSigner
+    signer: Signer
     secret: str = field(repr=False)
     deployment: Deployment
     trainer: TrainerClient

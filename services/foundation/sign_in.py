@@ -1,7 +1,9 @@
 """Who is calling: sign-in with Ethereum (EIP-4361) once, then a short-lived token for this service only.
 
 The nonce in the signed text was given out by this service, and one sign-in uses it up: of two that carry the same one, whichever
-process they reach, one succeeds. The token is an EdDSA JWT of 15 minutes, bound by `aud` to this service's public URL.
+process they reach, one succeeds. The token is an EdDSA JWT of 15 minutes, bound by `aud` to this service's public URL. An institution's
+agent signs with a key that the institution delegated to: the text names the institution, and so does the token. After a revocation no
+new token is given out; those that were, end within their 15 minutes.
 """
 
 import secrets
@@ -18,9 +20,10 @@ from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Engine, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rexis.chain.contract_accounts import check_wallet_signature
+from rexis.chain.account_signatures import check_account_signature
+from rexis.chain.delegations import SIGN_IN, Scope
 from rexis.encoding import checksum_address, from_hex
-from rexis.errors import EncodingError, SignatureError, UnavailableError
+from rexis.errors import EncodingError
 from rexis.protocol.sign_in import MAX_TEXT_CHARACTERS, SignInMessage
 from services.foundation.database import FoundationBase, Instant, SessionDep, now, transaction
 from services.foundation.problems import Problem
@@ -199,25 +202,15 @@ def check_message(message: SignInMessage, settings: ServiceSettings, instant: da
 
 
 def check_signature(message: SignInMessage, signature: bytes, request: Request) -> None:
-    """Check that the account of `message` signed it: by its key, or as a contract account (ERC-1271).
+    """Check that the account of `message` signed it: by its key, by one that it delegated sign-in to, or as a contract account (ERC-1271).
 
     An account under EIP-7702 has both code and a key, so the key goes first.
 
     Raises:
-        SignatureError: another account signed, the text was changed, or the contract says no.
+        SignatureError: another account signed, the text was changed, the delegation does not hold, or the contract says no.
         UnavailableError: only the chain could tell, and it does not answer.
     """
-    try:
-        signer = message.recover_signer(signature)
-    except SignatureError as error:
-        refused = error
-    else:
-        if signer == message.address:
-            return
-        refused = SignatureError(f"the message names {message.address}, but {signer} signed it: wrong account, or a changed text")
-    if request.app.state.chain is None:
-        raise UnavailableError(f"{refused}; whether {message.address} is a contract account can not be told: the chain does not answer")
-    check_wallet_signature(request.app.state.chain.web3, message.address, message.digest(), signature, refused)
+    check_account_signature(request.app.state.chain, message.address, message.digest(), signature, Scope.of_power(SIGN_IN))
 
 
 def use_nonce(engine: Engine, nonce: str) -> None:

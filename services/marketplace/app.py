@@ -10,7 +10,7 @@ from services.marketplace.routes import router
 from services.marketplace.settings import MarketplaceSettings
 
 # Calls that the marketplace sends as they are; registrations come with their documents (`POST /v1/datasets`).
-DOORS = {"AccessManager": ("setCommittee", "grant", "revoke")}
+DOORS = {"AccessManager": ("setCommittee", "grant", "revoke"), "KeyDelegation": ("delegate", "revoke")}
 
 
 def create_app(settings: MarketplaceSettings | None = None) -> FastAPI:

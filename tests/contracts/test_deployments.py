@@ -13,7 +13,7 @@ import pytest
 
 from rexis.chain.artifacts import artifact
 from rexis.chain.connection import Chain
-from rexis.chain.deployer import CONTRACTS, LOCAL_TOKEN, TARGETS, deploy_contracts
+from rexis.chain.deployer import CONTRACTS, CREATED, LOCAL_TOKEN, TARGETS, deploy_contracts
 from rexis.chain.deployments import Deployment, load, read, write
 from rexis.chain.signer import LocalSigner, development_signer
 from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
@@ -21,7 +21,7 @@ from rexis.errors import ConfigurationError, UnavailableError, WrongChainError
 
 def test_the_local_record_ships_and_names_all_contracts() -> None:
     shipped = load(31337)
-    assert sorted(shipped.contracts) == sorted([*CONTRACTS, LOCAL_TOKEN])
+    assert sorted(shipped.contracts) == sorted([*CONTRACTS, *CREATED, LOCAL_TOKEN])
     # Older state of a local chain, and records of services, hold these two: they must stay where they are.
     assert shipped.contracts["Forwarder"].address == "0x5FbDB2315678afecb367f032d93F642f64180aa3"
     assert shipped.contracts["DatasetRegistry"].address == "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
@@ -34,8 +34,25 @@ def test_every_contract_behind_the_forwarder_trusts_it_and_is_a_target(chain: Ch
     for name in TARGETS:
         assert chain.contract(name).functions.trustedForwarder().call() == forwarder.address
         assert forwarder.functions.isTarget(deployment.contracts[name].address).call() is True
+    assert forwarder.functions.DELEGATIONS().call() == deployment.contracts["KeyDelegation"].address
+    assert "KeyDelegation" in TARGETS
     assert chain.contract("AccessManager").functions.REGISTRY().call() == deployment.contracts["DatasetRegistry"].address
     assert chain.contract("InferenceRegistry").functions.MODELS().call() == deployment.contracts["ModelRegistry"].address
+
+
+def test_the_delegations_are_those_that_the_forwarder_asks(chain: Chain, anvil: str, deployment: Deployment) -> None:
+    """A record that names another contract of delegations, or a chain that holds another one in its place, is refused."""
+    right = deployment.contracts["KeyDelegation"]
+    elsewhere = replace(right, address=deployment.contracts["ModelRegistry"].address)
+    owner = development_signer(0)
+    with pytest.raises(WrongChainError, match=f"expected the KeyDelegation of Forwarder at {elsewhere.address}, got {right.address}"):
+        deploy_contracts(anvil, owner, replace(deployment, contracts={**deployment.contracts, "KeyDelegation": elsewhere}))
+    chain.web3.provider.make_request("anvil_setCode", [right.address, "0x00"])
+    with pytest.raises(WrongChainError, match=f"{right.address} with code hash"):
+        chain.check()
+    for recorded in (deployment, replace(deployment, contracts={"Forwarder": deployment.contracts["Forwarder"]})):
+        with pytest.raises(WrongChainError, match="KeyDelegation"):
+            deploy_contracts(anvil, owner, recorded)
 
 
 def test_a_chain_of_an_older_version_gains_the_contracts_that_it_lacks(chain: Chain, anvil: str, deployment: Deployment) -> None:

@@ -1,111 +1,32 @@
 """`rexis access` and `rexis query` against a real marketplace: two parties, each with a home of its own."""
 
-import json
-import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from eth_account import Account
-from sqlalchemy import Engine
-from typer.testing import CliRunner, Result
 
-from rexis.chain.signer import LocalSigner
-from rexis.cli.command import app
-from rexis.cli.home import Profile
-from rexis.client.connection import Connection
 from rexis.client.queries import QueryClient, QueryOutcome
-from rexis.client.sign_in import SignInSession
 from rexis.encoding import to_hex
 from rexis.protocol.queries import AppliedRules, TableQuery, TableResult
-from services.foundation.database import migrate, open_engine
-from services.marketplace.background import jobs
-from services.marketplace.settings import MarketplaceSettings
-from tests.services.conftest import free_port
-from tests.services.marketplace_on_chain import RELAYER_KEY, running_chain
-from tests.services.service_applications import serving, settings_for
+from tests.services.command_parties import Party, marketplace_at_work
 
-PASSPHRASE = "a passphrase for tests"
 QUERY = "version: 1\nkind: table\ndimensions:\n  - {column: age, bands: ['43']}\n"
 POLICY = "version: 1\npermission: HMB\nmodifiers: {IRB: []}\n"
 DECLARED = ["--purpose", "hmb", "--days", "30", "--ethics-approval"]
-
-
-@contextmanager
-def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
-    """The marketplace's periodic jobs, without their pauses being as long."""
-    stopping, work = threading.Event(), jobs(settings, engine)
-
-    def run() -> None:
-        while not stopping.wait(0.05):
-            for job in work:
-                job.run()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join(20)
-
-
-class Party:
-    """Somebody with a home of their own, who uses the command."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.home, self.url, keystore = folder, url, folder / "key.json"
-        folder.mkdir()
-        # A work factor that costs nothing: every command opens the file anew.
-        keystore.write_text(json.dumps(Account.encrypt(secrets.token_bytes(32), PASSPHRASE, iterations=2)))
-        self.address = self.json("login", "--keystore", str(keystore), "--marketplace", url)["address"]
-
-    def run(self, *arguments: str) -> Result:
-        surroundings = {"REXIS_HOME": str(self.home), "REXIS_PASSPHRASE": PASSPHRASE, "COLUMNS": "200"}
-        return CliRunner().invoke(app, list(arguments), env=surroundings)
-
-    def json(self, *arguments: str) -> Any:
-        result = self.run(*arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
-    def failure(self, *arguments: str) -> str:
-        result = self.run(*arguments, "--json")
-        assert result.exit_code == 1, result.output
-        return str(json.loads(result.stdout)["error"]["message"])
-
-    @contextmanager
-    def connected(self) -> Iterator[Connection]:
-        profile = Profile(**json.loads((self.home / "profile.json").read_text()))
-        signer = LocalSigner.from_keystore(Path(profile.keystore), PASSPHRASE)
-        with Connection(self.url) as connection:
-            connection.authorise = SignInSession(connection, signer, profile.chain_id).token
-            yield connection
 
 
 @pytest.fixture
 def parties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Party, Party]]:
     """A hospital with data set 1, and a researcher."""
     monkeypatch.chdir(tmp_path)
-    with running_chain(tmp_path) as rpc_url:
-        url = f"http://127.0.0.1:{free_port()}"
-        settings = settings_for(
-            "marketplace", f"sqlite:///{tmp_path / 'rows.sqlite'}", public_url=url, chain_rpc_url=rpc_url, relayer_key=RELAYER_KEY
-        )
-        assert isinstance(settings, MarketplaceSettings)
-        engine = open_engine(settings.database_url)
-        migrate(engine, "services.marketplace")
-        with serving(settings), background(settings, engine):
-            hospital, researcher = (Party(tmp_path / name, settings.public_url) for name in ("hospital", "researcher"))
-            (tmp_path / "table.csv").write_text("age,sex\n" + "".join(f"{40 + i % 7},{'fm'[i % 2]}\n" for i in range(60)))
-            (tmp_path / "policy.yaml").write_text(POLICY)
-            (tmp_path / "query.yaml").write_text(QUERY)
-            assert hospital.json("dataset", "register", "table.csv", "--policy", "policy.yaml")["token_id"] == 1
-            yield hospital, researcher
-        engine.dispose()
+    with marketplace_at_work(tmp_path) as (url, _):
+        hospital, researcher = (Party(tmp_path / name, url) for name in ("hospital", "researcher"))
+        (tmp_path / "table.csv").write_text("age,sex\n" + "".join(f"{40 + i % 7},{'fm'[i % 2]}\n" for i in range(60)))
+        (tmp_path / "policy.yaml").write_text(POLICY)
+        (tmp_path / "query.yaml").write_text(QUERY)
+        assert hospital.json("dataset", "register", "table.csv", "--policy", "policy.yaml")["token_id"] == 1
+        yield hospital, researcher
 
 
 def test_access_is_asked_for_granted_used_and_ended(parties: tuple[Party, Party]) -> None:

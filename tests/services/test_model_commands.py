@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from typer.testing import CliRunner
 
 from rexis import ee
 from rexis.agent.model_files import read_outputs, read_rows, write_model, write_outputs
+from rexis.chain.connection import Chain
+from rexis.chain.delegations import delegate_arguments, scopes_of
+from rexis.chain.deployments import load
+from rexis.chain.signer import development_signer
 from rexis.cli.command import app
-from rexis.cli.home import Profile, write_profile
+from rexis.cli.home import Profile, require_profile, write_profile
 from rexis.cli.identity import create_keystore
 from rexis.commitments import Receipt
 from rexis.protocol.receipt_signature import verify_receipt
@@ -53,7 +58,8 @@ def identity(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def trainer(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def trainer(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A trainer at work; the URL of its chain's node."""
     (tmp_path / "services").mkdir()
     with ExitStack() as stack:
         rpc_url = stack.enter_context(running_chain(tmp_path / "services"))
@@ -63,7 +69,7 @@ def trainer(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> 
         stack.enter_context(serving(settings))
         stack.enter_context(trainer_processes(settings, tmp_path / "services"))
         monkeypatch.setenv("REXIS_TRAINER_URL", url)
-        yield
+        yield rpc_url
 
 
 def rexis(*arguments: str) -> Any:
@@ -83,7 +89,7 @@ def keygen(knowledge: str = "members", *more: str) -> Any:
     return rexis("ee", "keygen", "spec.json", "--knowledge", knowledge, "--output", "key", *more)
 
 
-def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identity: str, trainer: None) -> None:
+def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identity: str, trainer: str) -> None:
     key = keygen()
     keyed = rexis("ee", "encrypt", "--model", "plain.safetensors", "--key", "key", "--output", "keyed.safetensors")
     model = rexis("model", "publish", "keyed.safetensors", "--key", "key", "--name", "Heart", "--spec", "spec.json")
@@ -112,6 +118,30 @@ def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identit
     assert "expected a reason" in failure("model", "revoke", model["id"], "--reason", "boredom")
     assert rexis("model", "revoke", model["id"], "--reason", "superseded")["record"] == model["record"]
     assert "revoked" in failure(*asked)
+
+
+def test_a_delegated_key_vouches_for_its_institutions_model(identity: str, trainer: str) -> None:
+    chain = Chain.connect(trainer, load(LOCAL_CHAIN_ID))
+    institution = development_signer(5).address
+
+    def delegate(*powers: str, version: int) -> None:
+        scopes = scopes_of(chain.deployment, powers)
+        arguments = delegate_arguments(identity, scopes, datetime.now(UTC) + timedelta(days=1), version)
+        sent = chain.contract("KeyDelegation").functions.delegate(*arguments).transact({"from": institution})
+        assert chain.web3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["status"] == 1
+
+    profile = require_profile()
+    write_profile(Profile(institution, profile.keystore, LOCAL_CHAIN_ID, {}, agent=identity))
+    keygen()
+    rexis("ee", "encrypt", "--model", "plain.safetensors", "--key", "key", "--output", "keyed.safetensors")
+    publish = ["model", "publish", "keyed.safetensors", "--key", "key", "--name", "Heart", "--spec", "spec.json"]
+    assert "expected a signature by" in failure(*publish)
+    delegate("sign-in", version=0)
+    assert "does not cover ModelRegistry.authorise" in failure(*publish)
+    delegate("sign-in", "models", version=1)
+    model = rexis(*publish)
+    assert (model["state"], model["owner"]) == ("authorised", institution)
+    assert rexis("model", "revoke", model["id"], "--reason", "superseded")["record"] == model["record"]
 
 
 def test_rows_and_answers_can_be_keyed_without_a_trainer(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """Signed calls that a service sends as they are: what it admits, what it refuses, and that a call is sent once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from rexis.chain.connection import Chain
-from rexis.chain.signer import LocalSigner, development_signer
+from rexis.chain.delegated_signer import DelegatedSigner
+from rexis.chain.delegations import delegate_arguments, scopes_of
+from rexis.chain.signer import LocalSigner, Signer, development_signer
 from rexis.client.relayed_calls import SignedCall, sign_call
 from rexis.encoding import sha256
 from services.foundation.database import migrate, now, open_engine
@@ -47,7 +51,7 @@ def marketplace(chain: Chain, rpc_url: str, database_url: str) -> Iterator[Marke
     engine.dispose()
 
 
-def grant(marketplace: Marketplace, signer: LocalSigner = OWNER, **changes: Any) -> SignedCall:
+def grant(marketplace: Marketplace, signer: Signer = OWNER, **changes: Any) -> SignedCall:
     terms = {
         "dataset": 1,
         "consumer": CONSUMER.address,
@@ -120,3 +124,73 @@ def test_the_sender_must_have_signed(marketplace: Marketplace) -> None:
         assert (answer.status_code, answer.json()["type"]) == (401, "urn:rexis:problem:signature"), answer.text
         assert "expected a signature by" in answer.json()["detail"]
     assert marketplace.counts()[1] == 1
+
+
+def delegate(marketplace: Marketplace, agent: LocalSigner, *names: str, version: int = 0) -> None:
+    """The owner's own key signs once, the marketplace pays."""
+    deployment = marketplace.chain.deployment
+    arguments = delegate_arguments(agent.address, scopes_of(deployment, names), now() + timedelta(days=30), version)
+    answer = post(marketplace, sign_call(OWNER, deployment, "KeyDelegation", "delegate", *arguments))
+    assert (answer.status_code, answer.json().get("operation")) == (202, "delegate"), answer.text
+    marketplace.work()
+
+
+def test_an_agent_hands_in_calls_of_its_institution(marketplace: Marketplace) -> None:
+    agent = LocalSigner.generate()
+    acting = DelegatedSigner(OWNER.address, agent)
+    before = post(marketplace, grant(marketplace, acting))
+    assert (before.status_code, before.json()["type"]) == (401, "urn:rexis:problem:signature")
+    assert "expected a signature by" in before.json()["detail"]
+    delegate(marketplace, agent, "grants")
+    answer = post(marketplace, grant(marketplace, acting))
+    assert answer.status_code == 202, answer.text
+    marketplace.work()
+    assert has_access(marketplace)
+    # The agent's account is another one: what it hands in is its own, not its institution's.
+    stranger = post(marketplace, grant(marketplace, acting, grantEpoch=1), agent)
+    assert (stranger.status_code, "from the account that is signed in" in stranger.json()["detail"]) == (401, True)
+
+
+def test_an_agent_is_told_what_its_delegation_lacks(marketplace: Marketplace) -> None:
+    agent = LocalSigner.generate()
+    acting, deployment = DelegatedSigner(OWNER.address, agent), marketplace.chain.deployment
+    delegate(marketplace, agent, "committee")
+    revoking = sign_call(OWNER, deployment, "KeyDelegation", "revoke", agent.address)
+    widening = sign_call(
+        acting, deployment, "KeyDelegation", "delegate", *delegate_arguments(agent.address, scopes_of(deployment, ["grants"]), now(), 1)
+    )
+    for signed, why in ((grant(marketplace, acting), "AccessManager.grant"), (widening, "KeyDelegation.delegate")):
+        answer = post(marketplace, signed)
+        assert (answer.status_code, answer.json()["type"]) == (401, "urn:rexis:problem:signature"), answer.text
+        assert f"does not cover {why}" in answer.json()["detail"]
+    appointed = post(marketplace, sign_call(acting, deployment, "AccessManager", "setCommittee", 1, [CONSUMER.address], 0))
+    assert (appointed.status_code, appointed.json()["operation"]) == (202, "setCommittee")
+    assert post(marketplace, revoking).status_code == 202
+    marketplace.work()
+    assert marketplace.chain.contract("AccessManager").functions.isOnCommittee(1, CONSUMER.address).call() is True
+    committee = sign_call(acting, deployment, "AccessManager", "setCommittee", 1, [], 1)
+    assert "was revoked" in post(marketplace, committee).json()["detail"]
+
+
+def test_a_call_that_an_agent_may_no_longer_sign_fails_on_its_way(marketplace: Marketplace) -> None:
+    """Promised while the delegation stood; revoked before it was sent."""
+    agent = LocalSigner.generate()
+    delegate(marketplace, agent, "grants")
+    promised = post(marketplace, grant(marketplace, DelegatedSigner(OWNER.address, agent)))
+    assert promised.status_code == 202
+    delegations = marketplace.chain.contract("KeyDelegation")
+    sent = delegations.functions.revoke(agent.address).transact({"from": OWNER.address})
+    marketplace.chain.web3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)
+    marketplace.work()
+    relay = marketplace.get(f"/v1/relays/{promised.json()['id']}", OWNER)
+    assert (relay["state"], relay["revert"]["error"]) == ("failed", "DelegationRevoked"), relay
+    assert relay["revert"]["arguments"] == {"from": OWNER.address, "signer": agent.address}
+    assert not has_access(marketplace)
+
+
+def test_a_call_without_a_function_is_refused(marketplace: Marketplace) -> None:
+    right = grant(marketplace)
+    short = replace(right.call, data=right.call.data[:3])
+    digest = short.typed_data(31337, marketplace.chain.deployment.contracts["Forwarder"].address)
+    answer = post(marketplace, SignedCall(short, OWNER.sign_typed_data(digest)))
+    assert answer.status_code == 422, answer.text

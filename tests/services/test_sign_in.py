@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,13 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Engine, func, select
 
+from rexis.chain.calls import encode_call
+from rexis.chain.connection import Chain, open_web3
 from rexis.chain.contract_accounts import IS_VALID_SIGNATURE, MAGIC_VALUE, WALLET_TIMEOUT_S
-from rexis.chain.signer import LocalSigner
+from rexis.chain.delegations import SIGN_IN, Scope, delegate_arguments
+from rexis.chain.deployer import deploy_contracts
+from rexis.chain.deployments import load
+from rexis.chain.signer import LocalSigner, development_signer
 from rexis.encoding import abi_encode, keccak256, to_hex
 from rexis.protocol.sign_in import SignInMessage
 from services.foundation import problems, sign_in
@@ -35,11 +40,12 @@ from services.foundation.sign_in import (
     SignInNonce,
     delete_expired_nonces,
 )
-from tests.services.chain_process import ChainProcess, Proxy, connect, rpc, running
+from tests.services.chain_process import ChainProcess, Proxy, rpc, running, transact
 from tests.services.upload_application import UploadSettings, settings_for
 
 URL = "http://127.0.0.1:8002"
 OWNER, RIVAL = LocalSigner.generate(), LocalSigner.generate()
+DEPLOYMENT = load(31337)
 
 
 @dataclass
@@ -332,6 +338,7 @@ def test_a_token_of_one_service_opens_no_other(door: Door) -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
     with running(tmp_path_factory.mktemp("anvil")) as chain:
+        deploy_contracts(chain.url, development_signer(0), DEPLOYMENT)
         yield chain
 
 
@@ -344,7 +351,7 @@ def proxy(node: ChainProcess) -> Iterator[Proxy]:
 
 @pytest.fixture
 def chained(door: Door, proxy: Proxy) -> Door:
-    door.app.state.chain = connect(proxy.url)
+    door.app.state.chain = Chain(open_web3(proxy.url), DEPLOYMENT)
     return door
 
 
@@ -462,3 +469,88 @@ def test_of_simultaneous_sign_ins_with_one_nonce_one_succeeds(chained: Door, nod
         if answer.status_code != 200:
             refused(answer, 401, "sign-in-nonce", "was used")
     assert chained.nonces() == 0
+
+
+# Delegated keys.
+
+OTHER_POWER = Scope.of_power("something-else")
+
+
+def as_institution(node: ChainProcess, institution: LocalSigner, function: str, *arguments: Any) -> None:
+    """The institution calls KeyDelegation by itself; relayed calls are tested elsewhere."""
+    contract = DEPLOYMENT.contracts["KeyDelegation"].address
+    rpc(node.url, "anvil_setBalance", institution.address, hex(10**18))
+    rpc(node.url, "anvil_impersonateAccount", institution.address)
+    transact(node.url, **{"from": institution.address, "to": contract, "data": to_hex(encode_call("KeyDelegation", function, *arguments))})
+
+
+def delegate(
+    node: ChainProcess, institution: LocalSigner, agent: LocalSigner, *scopes: Scope, version: int = 0, seconds: int = 3600
+) -> None:
+    latest = int(rpc(node.url, "eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    until = datetime.fromtimestamp(latest + seconds, UTC)
+    as_institution(node, institution, "delegate", *delegate_arguments(agent.address, scopes, until, version))
+
+
+def test_an_agent_signs_in_as_its_institution_until_that_is_revoked(chained: Door, node: ChainProcess) -> None:
+    institution, agent = LocalSigner.generate(), LocalSigner.generate()
+    refused(chained.sign_in(chained.message(institution), agent), 401, "signature", "expected a signature by")
+    delegate(node, institution, agent, Scope.of_power(SIGN_IN))
+    message = chained.message(institution)
+    answer = chained.sign_in(message, agent)
+    assert answer.status_code == 200, answer.text
+    assert chained.who(answer.json()["token"]).json() == institution.address
+    # The agent's key is not a second name of the institution, and its text is good for one sign-in like any.
+    assert chained.who(chained.sign_in(chained.message(agent), agent).json()["token"]).json() == agent.address
+    refused(chained.sign_in(message, agent), 401, "sign-in-nonce", "was used")
+    as_institution(node, institution, "revoke", agent.address)
+    refused(chained.sign_in(chained.message(institution), agent), 401, "signature", "was revoked")
+    assert chained.sign_in(chained.message(institution), institution).status_code == 200
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_delegation_opens_what_it_names_for_whom_it_names_and_no_longer(chained: Door, node: ChainProcess) -> None:
+    institution, other, agent, below = (LocalSigner.generate() for _ in range(4))
+    delegate(node, institution, agent, OTHER_POWER)
+    refused(chained.sign_in(chained.message(institution), agent), 401, "signature", "does not cover sign-in")
+    delegate(node, institution, agent, *sorted([OTHER_POWER, Scope.of_power(SIGN_IN)]), version=1)
+    assert chained.sign_in(chained.message(institution), agent).status_code == 200
+    # Neither for another institution, nor the other way round, nor one step further.
+    refused(chained.sign_in(chained.message(other), agent), 401, "signature", "expected a signature by")
+    refused(chained.sign_in(chained.message(agent), institution), 401, "signature", "expected a signature by")
+    delegate(node, agent, below, Scope.of_power(SIGN_IN))
+    refused(chained.sign_in(chained.message(institution), below), 401, "signature", "expected a signature by")
+    # A text for another service, signed by the right agent.
+    refused(chained.sign_in(chained.message(institution, uri="http://evil.example"), agent), 401, "sign-in-uri")
+
+    rpc(node.url, "evm_increaseTime", 3601)
+    rpc(node.url, "evm_mine")
+    refused(chained.sign_in(chained.message(institution), agent), 401, "signature", "has expired")
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_contract_account_has_agents_too(chained: Door, node: ChainProcess) -> None:
+    institution, agent = LocalSigner.generate(), LocalSigner.generate()
+    delegate(node, institution, agent, Scope.of_power(SIGN_IN))
+    rpc(node.url, "anvil_setCode", institution.address, to_hex(returning(bytes(32))))
+    assert chained.sign_in(chained.message(institution), agent).status_code == 200
+    refused(chained.sign_in(chained.message(institution), RIVAL), 401, "signature", "does not accept")
+    # A key outside of its delegation may still be one of the contract's own.
+    delegate(node, institution, agent, OTHER_POWER, version=1)
+    refused(chained.sign_in(chained.message(institution), agent), 401, "signature", "does not cover sign-in")
+    rpc(node.url, "anvil_setCode", institution.address, to_hex(returning(MAGIC_VALUE)))
+    assert chained.sign_in(chained.message(institution), agent).status_code == 200
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_what_the_chain_said_about_a_key_is_asked_again_each_time(chained: Door, node: ChainProcess, proxy: Proxy) -> None:
+    institution, agent = LocalSigner.generate(), LocalSigner.generate()
+    delegate(node, institution, agent, Scope.of_power(SIGN_IN))
+    assert chained.sign_in(chained.message(institution), agent).status_code == 200
+    message = chained.message(institution)
+    proxy.close()
+    refused(chained.sign_in(message, agent), 503, "unavailable")
+    chained.app.state.chain = None
+    refused(chained.sign_in(message, agent), 503, "unavailable")
+    chained.app.state.chain = Chain(open_web3(node.url), DEPLOYMENT)
+    assert chained.sign_in(message, agent).status_code == 200, "the nonce is still good once the chain is back"

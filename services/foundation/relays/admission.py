@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 import requests
 from sqlalchemy import Engine, select
 
+from rexis.chain.account_signatures import check_account_signature
+from rexis.chain.calls import SELECTOR_BYTES
 from rexis.chain.connection import Chain
-from rexis.chain.contract_accounts import check_wallet_signature
+from rexis.chain.delegations import Scope
 from rexis.errors import ChainError, ContractRevertedError, MalformedMessageError, SignatureError, UnavailableError
 from rexis.protocol.relayed_call import RelayedCall
-from rexis.protocol.typed_data import verify_signer
 from services.foundation.database import now, transaction
 from services.foundation.outbox.policies import policy_of
 from services.foundation.outbox.preflight import Call, gas_limit
@@ -64,21 +65,23 @@ def check_call(call: RelayedCall, *, caller: str, target: str, instant: datetime
 
 
 def check_signature(chain: Chain, call: RelayedCall, signature: bytes) -> None:
-    """Check that the sender signed the call for this chain's forwarder: by its key, or as a contract account (ERC-1271).
+    """Check that the sender signed the call for this chain's forwarder: by its key, by one that it delegated this function to, or as a
+    contract account (ERC-1271).
 
     Raises:
-        SignatureError: another account signed, or another request, chain or forwarder.
+        SignatureError: another account signed, or another request, chain or forwarder; or the delegation does not cover the call.
+        MalformedMessageError: the call names no function.
         UnavailableError: only the chain could tell, and it does not answer.
     """
-    typed = call.typed_data(chain.deployment.chain_id, forwarder(chain))
-    try:
-        verify_signer(typed, signature, call.sender)
-    except SignatureError as refused:
-        check_wallet_signature(chain.web3, call.sender, typed.hash(), signature, refused)
+    if len(call.data) < SELECTOR_BYTES:
+        # The target would read the rest of the selector out of the sender's address, which stands behind the data.
+        raise MalformedMessageError(f"call: expected data of at least {SELECTOR_BYTES} bytes, got {len(call.data)}")
+    digest = call.typed_data(chain.deployment.chain_id, forwarder(chain)).hash()
+    check_account_signature(chain, call.sender, digest, signature, Scope(call.to, call.data[:SELECTOR_BYTES]))
 
 
 def preflight(chain: Chain, call: RelayedCall, signature: bytes) -> None:
-    """Run the call on the pending state without sending it; the forwarder checks the signature once more, also of a contract wallet.
+    """Run the call on the pending state without sending it; the forwarder checks the signature once more.
 
     Raises:
         ContractRevertedError: the forwarder or the contract refuses it, with the decoded custom error.

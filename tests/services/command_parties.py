@@ -1,0 +1,103 @@
+"""Parties with a home of their own who use the command, and a marketplace's work going on behind them."""
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from rexis.chain.signer import LocalSigner
+from rexis.cli.command import app
+from rexis.cli.home import Profile
+from rexis.client.connection import Connection
+from rexis.client.sign_in import SignInSession
+from services.foundation.database import migrate, open_engine
+from services.marketplace.background import jobs
+from services.marketplace.settings import MarketplaceSettings
+from tests.services.conftest import free_port
+from tests.services.marketplace_on_chain import RELAYER_KEY, running_chain
+from tests.services.service_applications import serving, settings_for
+
+PASSPHRASE = "a passphrase for tests"
+
+
+@contextmanager
+def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
+    """The marketplace's periodic jobs, without their pauses being as long."""
+    stopping, work = threading.Event(), jobs(settings, engine)
+
+    def run() -> None:
+        while not stopping.wait(0.05):
+            for job in work:
+                job.run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(20)
+
+
+@contextmanager
+def marketplace_at_work(folder: Path) -> Iterator[tuple[str, str]]:
+    """URLs of a marketplace and of its chain's node."""
+    with running_chain(folder) as rpc_url:
+        url = f"http://127.0.0.1:{free_port()}"
+        settings = settings_for(
+            "marketplace", f"sqlite:///{folder / 'rows.sqlite'}", public_url=url, chain_rpc_url=rpc_url, relayer_key=RELAYER_KEY
+        )
+        assert isinstance(settings, MarketplaceSettings)
+        engine = open_engine(settings.database_url)
+        migrate(engine, "services.marketplace")
+        with serving(settings), background(settings, engine):
+            yield url, rpc_url
+        engine.dispose()
+
+
+class Machine:
+    """A computer with a home of its own, on which somebody uses the command."""
+
+    def __init__(self, folder: Path, **surroundings: str) -> None:
+        self.home = folder
+        self.surroundings = {"REXIS_HOME": str(folder), "REXIS_PASSPHRASE": PASSPHRASE, "COLUMNS": "200", **surroundings}
+        folder.mkdir()
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments), env=self.surroundings)
+
+    def json(self, *arguments: str) -> Any:
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def failure(self, *arguments: str) -> str:
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == 1, result.output
+        return str(json.loads(result.stdout)["error"]["message"])
+
+
+class Party(Machine):
+    """Somebody who is logged in at a marketplace with a key of their own."""
+
+    def __init__(self, folder: Path, url: str, **surroundings: str) -> None:
+        super().__init__(folder, **surroundings)
+        self.url, keystore = url, folder / "key.json"
+        # A work factor that costs nothing: every command opens the file anew.
+        keystore.write_text(json.dumps(Account.encrypt(secrets.token_bytes(32), PASSPHRASE, iterations=2)))
+        self.address = self.json("login", "--keystore", str(keystore), "--marketplace", url)["address"]
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        profile = Profile(**json.loads((self.home / "profile.json").read_text()))
+        signer = LocalSigner.from_keystore(Path(profile.keystore), PASSPHRASE)
+        with Connection(self.url) as connection:
+            connection.authorise = SignInSession(connection, signer, profile.chain_id).token
+            yield connection

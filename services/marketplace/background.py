@@ -1,6 +1,6 @@
 """The marketplace's background process: `python -m services.marketplace.background`.
 
-It relays signed calls, indexes the chain into catalogue and grants, and ends queries whose time is over.
+It relays signed calls, indexes the chain into catalogue, grants and jobs, and ends queries whose time is over.
 """
 
 from sqlalchemy import Engine
@@ -9,10 +9,11 @@ from services.foundation.assembly import chain_jobs, run_service_background
 from services.foundation.background import Job
 from services.marketplace.catalogue import CatalogueProjection
 from services.marketplace.grants import AccessProjection
+from services.marketplace.jobs import JobProjection
 from services.marketplace.queries import close_overdue
 from services.marketplace.settings import MarketplaceSettings
 
-PROJECTIONS = (CatalogueProjection(), AccessProjection())
+PROJECTIONS = (CatalogueProjection(), AccessProjection(), JobProjection())
 SWEEP_S = 10.0
 # People wait for registrations and grants.
 CHAIN_TICK_S = 0.5

@@ -1,7 +1,7 @@
 """Tables of the marketplace.
 
-`catalogue_entry`, `dataset_parent`, `bound_document`, `access_change` and `committee_member` are projections of chain events: nothing but
-the chain index writes them, so that they can be rebuilt from the events. Documents are joined by their digest.
+`catalogue_entry`, `dataset_parent`, `bound_document`, `access_change`, `committee_member` and `compute_job` are projections of chain
+events: nothing but the chain index writes them, so that they can be rebuilt from the events. Documents are joined by their digest.
 """
 
 from datetime import datetime
@@ -99,6 +99,38 @@ class CommitteeMember(Base):
     dataset: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     member: Mapped[str] = mapped_column(String(42), primary_key=True)
     owner_epoch: Mapped[int] = mapped_column(BigInteger)
+
+
+class ComputeJob(Base):
+    """A compute-to-data job in escrow, as the events of ComputeJobs tell it; a projection too. Amounts are decimal: they have 96 bits."""
+
+    __tablename__ = "compute_job"
+    __table_args__ = tuple(Index(None, party, "block_number", "id") for party in ("consumer", "provider", "arbiter", "dataset"))
+
+    id: Mapped[str] = mapped_column(String(66), primary_key=True)
+    dataset: Mapped[int] = mapped_column(BigInteger)
+    consumer: Mapped[str] = mapped_column(String(42))
+    provider: Mapped[str] = mapped_column(String(42))
+    arbiter: Mapped[str] = mapped_column(String(42))
+    purpose: Mapped[int]
+    algorithm: Mapped[str] = mapped_column(String(66))
+    document: Mapped[str] = mapped_column(String(66))
+    token: Mapped[str] = mapped_column(String(42))
+    price: Mapped[str] = mapped_column(String(29))
+    run_seconds: Mapped[int] = mapped_column(BigInteger)
+    review_seconds: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16))
+    deadline: Mapped[int | None] = mapped_column(BigInteger)
+    result: Mapped[str | None] = mapped_column(String(66))
+    logs: Mapped[str | None] = mapped_column(String(66))
+    meter: Mapped[str | None] = mapped_column(String(66))
+    dispute_reason: Mapped[str | None] = mapped_column(String(66))
+    ended_by: Mapped[str | None] = mapped_column(String(16))
+    paid: Mapped[str | None] = mapped_column(String(29))
+    royalty: Mapped[str | None] = mapped_column(String(29))
+    refunded: Mapped[str | None] = mapped_column(String(29))
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    transaction_hash: Mapped[str] = mapped_column(String(66))
 
 
 class AccessRequest(Base):

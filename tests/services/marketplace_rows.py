@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from rexis.encoding import canonical_json
 from services.marketplace import documents
-from services.marketplace.models import AccessChange, CatalogueEntry
+from services.marketplace.models import AccessChange, CatalogueEntry, ComputeJob
 
 POLICY = {"version": 1, "permission": "NRES", "diseases": [], "modifiers": {}}
 
@@ -48,3 +48,29 @@ def add_granted_data_set(session: Session, owner: str) -> None:
         )
     )
     session.flush()
+
+
+def add_compute_job(session: Session, owner: str) -> str:
+    """A job about data set 1 that is its owner's in every role; its id."""
+    digest = "0x" + 64 * "7"
+    job = ComputeJob(
+        id=digest,
+        dataset=1,
+        consumer=owner,
+        provider=owner,
+        arbiter=owner,
+        purpose=4,
+        algorithm=digest,
+        document=digest,
+        token="0x" + 40 * "0",
+        price="0",
+        run_seconds=1,
+        review_seconds=3600,
+        state="requested",
+        deadline=1,
+        block_number=1,
+        transaction_hash=digest,
+    )
+    session.add(job)
+    session.flush()
+    return job.id

@@ -22,7 +22,7 @@ from services.foundation.problems import MEDIA_TYPE
 from services.foundation.relays import RelayedCallRow
 from services.foundation.settings import ServiceSettings
 from tests.services.aggregator_rows import StandingFederation
-from tests.services.marketplace_rows import add_granted_data_set
+from tests.services.marketplace_rows import add_compute_job, add_granted_data_set
 from tests.services.service_applications import SERVICES, SESSION_KEYS, application, authorised, client_of, settings_for
 from tests.services.test_trainer import DOCUMENT, file_of, upload
 from tests.services.test_verifier import receipt
@@ -67,6 +67,8 @@ PRIVATE: dict[str, dict[str, Operation]] = {
         "get_query_work": Operation("GET", "/v1/queries/work"),
         "get_query": Operation("GET", "/v1/queries/{query}"),
         "put_query_outcome": Operation("PUT", "/v1/queries/{query}/outcome", {"state": "failed"}),
+        "list_compute_jobs": Operation("GET", "/v1/compute-jobs?role=arbiter"),
+        "get_compute_job": Operation("GET", "/v1/compute-jobs/{job}"),
     },
     "trainer": {
         "create_upload": Operation("POST", "/v1/uploads", {"total_bytes": 4}),
@@ -162,6 +164,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
         enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="register")
         session.add(RelayedCallRow(id="a" * 32, sender=OWNER.address, operation="register", intent_key="relay:owner", created_at=now()))
         add_granted_data_set(session, OWNER.address)
+        job = add_compute_job(session, OWNER.address)
     engine.dispose()
     deposited = post("verifier", "/v1/receipts", receipt().to_json())
     engine = open_engine(running["verifier"][0].database_url)
@@ -178,6 +181,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
             "id": "a" * 32,
             "request": post("marketplace", "/v1/access-requests", {"dataset": 1, "purpose": {"use": "NRES"}, "days": 90})["id"],
             "query": post("marketplace", "/v1/queries", {"dataset": 1, "purpose": 4, "query": QUERY})["id"],
+            "job": job,
         },
         "trainer": {
             "id": post("trainer", "/v1/batches", {"upload_id": uploaded, "spec": DOCUMENT})["id"],
@@ -196,7 +200,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
 
 def send(client: TestClient, operation: Operation, ids: dict[str, str], headers: dict[str, str]) -> Response:
     nothing = {"id": "0", "batch": "0", "upload": "0" * 32, "request": "0" * 32, "query": "0" * 32}
-    nothing |= {"model": NOTHING, "inference": NOTHING, "relay": "0" * 32}
+    nothing |= {"model": NOTHING, "inference": NOTHING, "relay": "0" * 32, "job": "0x" + 64 * "0"}
     path = operation.path.format(**{**nothing, **ids})
     content = {} if operation.body is None else {"content" if isinstance(operation.body, bytes) else "json": operation.body}
     return client.request(operation.method, path, headers={**operation.headers, **headers}, **content)
@@ -290,6 +294,7 @@ def test_the_owner_reaches_what_others_do_not(
         ("aggregator", "/v1/federations"),
         ("marketplace", "/v1/access-requests?role=owner"),
         ("marketplace", "/v1/queries?role=consumer"),
+        ("marketplace", "/v1/compute-jobs?role=provider"),
     ],
 )
 def test_lists_show_the_callers_own_only(

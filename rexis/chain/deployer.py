@@ -28,6 +28,7 @@ CONTRACTS: Mapping[str, tuple[str, ...]] = {
     "ModelRegistry": ("Forwarder",),
     "InferenceRegistry": ("Forwarder", "ModelRegistry"),
     "PaymentTokens": ("signer",),
+    "EvaluationRegistry": ("Forwarder", "ModelRegistry"),
 }
 # Behind the forwarder, which every one of them trusts from its constructor on.
 TARGETS = tuple(name for name, arguments in CONTRACTS.items() if arguments[0] == "Forwarder")

@@ -144,12 +144,40 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
     mapping(bytes32 evaluation => mapping(address party => bool)) private _hasDisputed;
     mapping(address party => uint256) private _withheld;
 
-    event EvaluationOpened(bytes32 indexed evaluation, address indexed provider, address indexed dataOwner, Opening opening);
+    event EvaluationOpened(
+        bytes32 indexed evaluation,
+        address indexed provider,
+        address indexed dataOwner,
+        bytes32 specHash,
+        address modelOwner,
+        bytes32 model,
+        bytes32 dataRecord,
+        bytes32 keyCommitment,
+        uint64 sequence
+    );
+    /// @notice Follows `EvaluationOpened`.
+    event AuditAnnounced(
+        bytes32 indexed evaluation,
+        uint16 quorum,
+        uint48 nonceUntil,
+        uint48 runUntil,
+        uint48 revealUntil,
+        uint48 attestUntil,
+        address[] auditors
+    );
     event NonceCommitted(bytes32 indexed evaluation, address indexed party, bytes32 commitment);
     event EvaluationCounted(
         bytes32 indexed evaluation, address indexed dataOwner, bytes32 indexed dataRecord, bytes32 model, uint32 number
     );
-    event RunCommitted(bytes32 indexed evaluation, Roots roots, bytes32 transcript, uint64 beaconBlock);
+    event RunCommitted(
+        bytes32 indexed evaluation,
+        bytes32 trace,
+        bytes32 outputs,
+        bytes32 scores,
+        bytes32 claimHash,
+        bytes32 transcript,
+        uint64 beaconBlock
+    );
     event BeaconFixed(bytes32 indexed evaluation, uint64 beaconBlock, bytes32 beacon);
     event NonceRevealed(bytes32 indexed evaluation, address indexed party, bytes32 nonce);
     event SeedFixed(bytes32 indexed evaluation, bytes32 seed);
@@ -185,15 +213,15 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
     error TimesOutOfOrder(uint256 earlier, uint256 later);
     error EvaluationTooLong(uint48 attestUntil, uint256 latest);
     error EvaluationExists(bytes32 evaluation);
-    error WrongStatus(bytes32 evaluation, Status expected, Status got);
+    error WrongEvaluationStatus(bytes32 evaluation, Status expected, Status got);
     error NotParty(bytes32 evaluation, address caller);
     error NotProvider(bytes32 evaluation, address caller);
     error NotAuditor(bytes32 evaluation, address signer);
     error NotEntitled(bytes32 evaluation, address caller, ModelRegistry.Reason reason);
     error DeadlinePassed(uint48 deadline, uint256 blockTimestamp);
-    error AlreadyCommitted(address party, bytes32 commitment);
+    error NonceAlreadyCommitted(address party, bytes32 commitment);
     error NoncesMissing(uint256 required, uint256 got);
-    error AlreadyRevealed(address party, bytes32 nonce);
+    error NonceAlreadyRevealed(address party, bytes32 nonce);
     error CommitmentMismatch(bytes32 expected, bytes32 got);
     error TranscriptMismatch(bytes32 expected, bytes32 got);
     error BeaconMismatch(bytes32 expected, bytes32 got);
@@ -236,7 +264,7 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         made.dataRecord = opening.dataRecord;
         made.keyCommitment = opening.keyCommitment;
         _setParties(_parties[evaluation], opening, provider);
-        emit EvaluationOpened(evaluation, provider, opening.dataOwner, opening);
+        _announce(evaluation, provider, opening);
     }
 
     /// @notice The data owner or an auditor commits to the nonce that it will mix into the seed. The data owner thereby agrees to the
@@ -250,7 +278,7 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         _requireInTime(current.nonceUntil);
         if (commitment == 0) revert MissingHash();
         bytes32 present = _commitments[evaluation][party];
-        if (present != 0) revert AlreadyCommitted(party, present);
+        if (present != 0) revert NonceAlreadyCommitted(party, present);
 
         _commitments[evaluation][party] = commitment;
         ++current.committed;
@@ -276,7 +304,9 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         current.transcript = _transcript(evaluation, current);
         current.beaconBlock = uint64(block.number) + BEACON_DELAY;
         _enter(current, Status.Run);
-        emit RunCommitted(evaluation, roots, current.transcript, current.beaconBlock);
+        emit RunCommitted(
+            evaluation, roots.trace, roots.outputs, roots.scores, roots.claimHash, current.transcript, current.beaconBlock
+        );
     }
 
     /// @notice Keeps the hash of the beacon's block, before the chain forgets it; for anybody. So nonces can wait until the run is final,
@@ -304,7 +334,7 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         if (current.beacon == 0) _fixBeacon(evaluation, current);
         if (beacon != current.beacon) revert BeaconMismatch(current.beacon, beacon);
         bytes32 present = _nonces[evaluation][party];
-        if (present != 0) revert AlreadyRevealed(party, present);
+        if (present != 0) revert NonceAlreadyRevealed(party, present);
         bytes32 got = nonceCommitment(evaluation, party, nonce);
         if (nonce == 0 || got != commitment) revert CommitmentMismatch(commitment, got);
 
@@ -596,6 +626,29 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         if (previous < dataOwner) parties.push(dataOwner);
     }
 
+    function _announce(bytes32 evaluation, address provider, Opening calldata opening) private {
+        emit EvaluationOpened(
+            evaluation,
+            provider,
+            opening.dataOwner,
+            opening.specHash,
+            opening.modelOwner,
+            opening.model,
+            opening.dataRecord,
+            opening.keyCommitment,
+            opening.sequence
+        );
+        emit AuditAnnounced(
+            evaluation,
+            opening.quorum,
+            opening.nonceUntil,
+            opening.runUntil,
+            opening.revealUntil,
+            opening.attestUntil,
+            opening.auditors
+        );
+    }
+
     function _fixBeacon(bytes32 evaluation, Evaluation storage current) private {
         uint64 place = current.beaconBlock;
         if (block.number <= place) revert BeaconNotYet(place, block.number);
@@ -667,7 +720,7 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
         current = _evaluations[evaluation];
         Status status = current.status;
         if (status != Status.Seeded && status != Status.Attested && status != Status.Disputed) {
-            revert WrongStatus(evaluation, Status.Attested, status);
+            revert WrongEvaluationStatus(evaluation, Status.Attested, status);
         }
     }
 
@@ -682,7 +735,7 @@ contract EvaluationRegistry is EvaluationCounts, EIP712, ERC2771Context {
 
     function _inStatus(bytes32 evaluation, Status expected) private view returns (Evaluation storage current) {
         current = _evaluations[evaluation];
-        if (current.status != expected) revert WrongStatus(evaluation, expected, current.status);
+        if (current.status != expected) revert WrongEvaluationStatus(evaluation, expected, current.status);
     }
 
     function _requireInTime(uint48 deadline) private view {

@@ -221,7 +221,9 @@ contract EvaluationRegistryTest {
         vm.prank(auditors[0]);
         registry.commitNonce(evaluation, keccak256("nonce"));
         // An auditor who thinks again.
-        vm.expectRevert(abi.encodeWithSelector(EvaluationRegistry.AlreadyCommitted.selector, auditors[0], keccak256("nonce")));
+        vm.expectRevert(
+            abi.encodeWithSelector(EvaluationRegistry.NonceAlreadyCommitted.selector, auditors[0], keccak256("nonce"))
+        );
         vm.prank(auditors[0]);
         registry.commitNonce(evaluation, keccak256("another"));
         vm.expectRevert(abi.encodeWithSelector(EvaluationRegistry.NoncesMissing.selector, 4, 1));
@@ -332,7 +334,7 @@ contract EvaluationRegistryTest {
         }
         vm.prank(party);
         registry.revealNonce(evaluation, transcript, beacon, nonce);
-        vm.expectRevert(abi.encodeWithSelector(EvaluationRegistry.AlreadyRevealed.selector, party, nonce));
+        vm.expectRevert(abi.encodeWithSelector(EvaluationRegistry.NonceAlreadyRevealed.selector, party, nonce));
         vm.prank(party);
         registry.revealNonce(evaluation, transcript, beacon, nonce);
         vm.warp(made.revealUntil + 1);
@@ -874,7 +876,7 @@ contract EvaluationRegistryTest {
         pure
         returns (bytes memory)
     {
-        return abi.encodeWithSelector(EvaluationRegistry.WrongStatus.selector, id, expected, got);
+        return abi.encodeWithSelector(EvaluationRegistry.WrongEvaluationStatus.selector, id, expected, got);
     }
 
     function _checkCounts(EvaluationCounts.Counts memory counts, uint32[7] memory expected) private pure {

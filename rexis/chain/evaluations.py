@@ -127,15 +127,38 @@ def verify_seed(state: EvaluationState, chain_id: int, registry: str) -> None:
         raise DigestMismatchError("seed", seed, state.seed)
 
 
-def verify_standing(chain: Chain, evaluation: bytes, certificate: bytes) -> EvaluationState:
+def verify_certificate(state: EvaluationState, certificate: bytes, chain_id: int, registry: str) -> None:
+    """Check that this is the evaluation's certificate and stood at the state's block, as far as that needs no chain.
+
+    What the owner of the model did since the state alone does not say.
+
+    Args:
+        certificate: SHA-256 of the certificate, 32 bytes.
+        registry: checksum address of the EvaluationRegistry.
+
+    Raises:
+        CertificateError: another certificate, or it was never attested, is disputed, revoked, expired, or past its time.
+        VerificationError: a seed that does not follow from what was committed to.
+    """
+    if state.certificate == NONE:
+        raise CertificateError(f"evaluation {to_hex(state.evaluation)} has no certificate: it is {state.status}{_because(state)}")
+    if state.certificate != certificate:
+        raise CertificateError(
+            f"expected the certificate of evaluation {to_hex(state.evaluation)}, {to_hex(state.certificate)}, got {to_hex(certificate)}"
+        )
+    if state.status != "attested":
+        raise CertificateError(f"certificate {to_hex(certificate)} does not stand: it is {state.status}{_because(state)}")
+    if state.timestamp > state.valid_until:
+        raise CertificateError(f"certificate {to_hex(certificate)} was valid until Unix time {state.valid_until}, it is {state.timestamp}")
+    verify_seed(state, chain_id, registry)
+
+
+def verify_standing(chain: Chain, evaluation: bytes, certificate: bytes) -> None:
     """Check that this is the evaluation's certificate, and that it stands now.
 
     Args:
         evaluation: id, 32 bytes, from the certificate.
         certificate: SHA-256 of the certificate, 32 bytes.
-
-    Returns:
-        What the chain holds of the evaluation, for the comparison with what the certificate says.
 
     Raises:
         CertificateError: another certificate, or it was never attested, is disputed, revoked, expired, or past its time.
@@ -143,19 +166,8 @@ def verify_standing(chain: Chain, evaluation: bytes, certificate: bytes) -> Eval
         UnavailableError: the node does not answer.
     """
     state = read_evaluation(chain, evaluation)
-    if state.certificate == NONE:
-        raise CertificateError(f"evaluation {to_hex(evaluation)} has no certificate: it is {state.status}{_because(state)}")
-    if state.certificate != certificate:
-        raise CertificateError(
-            f"expected the certificate of evaluation {to_hex(evaluation)}, {to_hex(state.certificate)}, got {to_hex(certificate)}"
-        )
-    if state.status != "attested":
-        raise CertificateError(f"certificate {to_hex(certificate)} does not stand: it is {state.status}{_because(state)}")
-    if state.timestamp > state.valid_until:
-        raise CertificateError(f"certificate {to_hex(certificate)} was valid until Unix time {state.valid_until}, it is {state.timestamp}")
-    verify_seed(state, chain.deployment.chain_id, chain.deployment.contracts[EVALUATIONS].address)
+    verify_certificate(state, certificate, chain.deployment.chain_id, chain.deployment.contracts[EVALUATIONS].address)
     verify_vouched(chain, state.model_owner, state.commitments.model)
-    return state
 
 
 def evaluations_of(chain: Chain, data_owner: str, data_record: bytes) -> Mapping[str, int]:

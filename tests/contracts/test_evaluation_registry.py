@@ -12,7 +12,7 @@ from web3.logs import DISCARD
 
 from rexis.chain.calls import encode_call
 from rexis.chain.connection import Chain
-from rexis.chain.evaluations import EvaluationState, evaluations_of, read_evaluation, verify_seed, verify_standing
+from rexis.chain.evaluations import EvaluationState, evaluations_of, read_evaluation, verify_certificate, verify_seed, verify_standing
 from rexis.chain.model_registry import reason_number
 from rexis.chain.signer import LocalSigner
 from rexis.commitments.positional_tree import Leaf, LeafKind, MerkleTree, chain_context, kind_hash, random_salt
@@ -244,7 +244,8 @@ def test_an_evaluation_is_told_by_its_events_and_recomputed_from_them(evaluation
         **attestation.fields(),
         "signers": [auditor.address for auditor in one.auditors[:2]],
     }
-    state = verify_standing(one.chain, one.id, CERTIFICATE)
+    verify_standing(one.chain, one.id, CERTIFICATE)
+    state = one.state
     assert (state.status, state.number, state.level, state.nonces) == ("attested", 1, 2, one.nonces)
     assert (state.commitments, state.quorum) == (committed, 2)
     assert one.functions.standing(one.id, CERTIFICATE).call()
@@ -572,6 +573,11 @@ def test_a_seed_that_does_not_follow_is_found_offline(evaluation: Evaluation) ->
             verify_seed(replace(state, **changes), one.chain_id, one.registry)
     with pytest.raises(VerificationError, match="transcript"):
         verify_seed(state, one.chain_id + 1, one.registry)
+    one.attest()
+    snapshot = one.state
+    verify_certificate(snapshot, CERTIFICATE, one.chain_id, one.registry)
+    with pytest.raises(VerificationError, match="seed"):
+        verify_certificate(replace(snapshot, seed=other), CERTIFICATE, one.chain_id, one.registry)
 
 
 def test_strangers_do_not_raise_an_owners_count(evaluation: Evaluation, warp: Warp) -> None:

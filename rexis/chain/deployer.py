@@ -30,6 +30,7 @@ CONTRACTS: Mapping[str, tuple[str, ...]] = {
     "InferenceRegistry": ("Forwarder", "ModelRegistry", "PaymentTokens"),
     "ComputeJobs": ("Forwarder", "AccessManager", "PaymentTokens", "signer"),
     "RewardDistributor": ("Forwarder", "FederationRegistry", "PaymentTokens"),
+    "EvaluationRegistry": ("Forwarder", "ModelRegistry"),
 }
 # Made by a contract above in its own constructor: by whom, and under what name it tells the address. They take no nonce of the deployer's.
 CREATED: Mapping[str, tuple[str, str]] = {"KeyDelegation": ("Forwarder", "DELEGATIONS")}

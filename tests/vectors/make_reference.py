@@ -1097,6 +1097,87 @@ def questions() -> dict[str, Any]:
     }
 
 
+def evaluation() -> dict[str, Any]:
+    provider, model_owner = (checksum(bytes(19) + bytes([n])) for n in (0x51, 0x52))
+    alice, bob = address_of(ALICE), address_of(BOB)
+    # A data owner before, between and after the auditors takes another place in the seed.
+    auditors = sorted((alice, bob), key=str.lower)
+    between = checksum(bytes.fromhex(auditors[0][2:])[:19] + bytes([(bytes.fromhex(auditors[0][2:])[19] + 1) % 256]))
+    data_owners = [checksum(bytes(19) + b"\x01"), between, checksum(b"\xff" * 19 + b"\x01")]
+    times = [1_800_000_000, 1_800_003_600, 1_800_007_200, 1_800_604_800]
+    words = {name: numbered(name, 1) for name in ("spec", "model", "data", "key", "trace", "outputs", "scores", "claim")}
+    beacon = numbered("beacon", 1)
+    cases = []
+    for sequence, data_owner in enumerate(data_owners):
+        terms = keccak256(encode(["uint16", "uint48", "uint48", "uint48", "uint48", "address[]"], [2, *times, auditors]))
+        types = ["uint256", "address", "address", "bytes32", "address", "bytes32", "address", "bytes32", "bytes32", "uint64", "bytes32"]
+        owners = [model_owner, words["model"], data_owner, words["data"]]
+        identifier = keccak256(encode(types, [CHAIN_ID, CONTRACT, provider, words["spec"], *owners, words["key"], sequence, terms]))
+        parties = []
+        for i, party in enumerate(sorted((*auditors, data_owner), key=str.lower)):
+            nonce = numbered(f"evaluation nonce {sequence}", i)
+            commitment = keccak256(encode(["bytes32", "address", "bytes32"], [identifier, party, nonce]))
+            parties.append({"party": party, "nonce": nonce, "commitment": commitment})
+        digest = sha256(b"rexis/transcript/1" + encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, identifier]))
+        tags = ("specHash", "modelRecord", "dataRecord", "keyCommit", "traceRecord", "outputsRecord", "scoresRecord", "claimHash")
+        for tag, value in zip(tags, words.values(), strict=True):
+            digest = sha256(digest + tag.encode() + struct.pack("<Q", len(value)) + value)
+        seed = sha256(digest + beacon + b"".join(party["nonce"] for party in parties))
+        cases.append(
+            {
+                "sequence": sequence,
+                "dataOwner": data_owner,
+                "evaluation": identifier,
+                "parties": parties,
+                "transcript": digest,
+                "seed": seed,
+                "context": keccak256(encode(["uint256", "address", "bytes32"], [CHAIN_ID, CONTRACT, identifier])),
+            }
+        )
+    one, certificate = cases[0], numbered("certificate", 1)
+    structs: dict[str, dict[str, Any]] = {
+        "Attestation(bytes32 evaluation,bytes32 seed,bytes32 certificate,uint8 level,uint48 validUntil)": {
+            "evaluation": one["evaluation"],
+            "seed": one["seed"],
+            "certificate": certificate,
+            "level": 2,
+            "validUntil": 1_830_000_000,
+        },
+        "Revocation(bytes32 evaluation,bytes32 certificate,uint8 reason)": {
+            "evaluation": one["evaluation"],
+            "certificate": certificate,
+            "reason": 4,
+        },
+        "Resolution(bytes32 evaluation,bytes32 certificate,address disputer,bool upheld)": {
+            "evaluation": one["evaluation"],
+            "certificate": certificate,
+            "disputer": alice,
+            "upheld": True,
+        },
+    }
+    domain = {"name": "Rexis", "version": "1", "chainId": CHAIN_ID, "verifyingContract": CONTRACT}
+    signed = []
+    for type_string, message in structs.items():
+        typed = eip712(domain, type_string, list(message.values()))
+        made = bytes.fromhex(typed["digest"][2:])
+        signatures = {signer: sign(made, ALICE if signer == alice else BOB) for signer in auditors}
+        signed.append({"message": message, "eip712": typed, "signatures": signatures})
+    return {
+        "origin": ORIGIN.format(9),
+        "chainId": CHAIN_ID,
+        "registry": CONTRACT,
+        "provider": provider,
+        "modelOwner": model_owner,
+        "auditors": auditors,
+        "quorum": 2,
+        "times": times,
+        "committed": words,
+        "beacon": beacon,
+        "evaluations": cases,
+        "signed": signed,
+    }
+
+
 VECTORS = {
     "encoding.json": encoding,
     "tensors.json": tensors,
@@ -1111,6 +1192,7 @@ VECTORS = {
     "journal.json": journal,
     "questions.json": questions,
     "rewards.json": rewards,
+    "evaluation.json": evaluation,
 }
 
 

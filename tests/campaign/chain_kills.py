@@ -133,5 +133,6 @@ def write(result: dict[str, Any], file: Path) -> None:
     """Keep a result, one kill a line."""
     head = {name: value for name, value in result.items() if name != "kills_in_order"}
     lines = ",\n".join("    " + json.dumps(kill) for kill in result["kills_in_order"])
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(head, indent=2)
     file.write_text(f'{text[:-2]},\n  "kills_in_order": [\n{lines}\n  ]\n}}\n')

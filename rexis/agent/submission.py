@@ -78,7 +78,7 @@ def settle(
     Args:
         journal, registration, marketplace, signer: as for `submit`, which came before.
         timeout_s: how long to wait; the journal remembers, so that a rerun goes on waiting.
-        on_state: told each new state of the relay: queued, signed, submitted, mined, final, then indexed; before them
+        on_state: told each new state of the relay: queued, signed, submitted, mined, confirmed, final, then indexed; before them
             `SIGNED_AGAIN` if a new call had to be signed.
 
     Raises:

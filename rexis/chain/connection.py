@@ -1,5 +1,6 @@
 """A node that is proven to be on the chain, and to hold the contracts, that the deployment record names."""
 
+from contextlib import suppress
 from typing import Any
 
 import requests
@@ -7,11 +8,13 @@ from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.exceptions import Web3Exception
 from web3.middleware import ExtraDataToPOAMiddleware
+from web3.providers.base import JSONBaseProvider
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
 from rexis.chain import calls
 from rexis.chain.artifacts import artifact
 from rexis.chain.deployments import Deployment
+from rexis.chain.endpoints import Endpoints
 from rexis.encoding import keccak256
 from rexis.errors import UnavailableError, WrongChainError
 
@@ -30,6 +33,8 @@ class Chain:
     def __init__(self, web3: Web3, deployment: Deployment) -> None:
         self.web3 = web3
         self.deployment = deployment
+        if isinstance(web3.provider, Endpoints):
+            web3.provider.accept = lambda provider: self._check(_web3_over(provider))
         self._contracts: dict[str, Contract] = {}
 
     @classmethod
@@ -37,30 +42,34 @@ class Chain:
         """Open a connection and check it.
 
         Args:
-            rpc_url: http or https address of a JSON-RPC node.
+            rpc_url: http or https address of a JSON-RPC node; of several, separated by commas, those that do not answer are tried later.
             timeout_s: longest wait for one answer, in seconds.
 
         Raises:
-            UnavailableError: the node does not answer.
-            WrongChainError: its chain id, its genesis, or the code at an address differs from the record.
+            UnavailableError: no node answers.
+            WrongChainError: the chain id or genesis of one, or its code at an address, differs from the record.
         """
         chain = cls(open_web3(rpc_url, timeout_s=timeout_s), deployment)
         chain.check()
+        if isinstance(chain.web3.provider, Endpoints):
+            for provider in chain.web3.provider.providers:
+                with suppress(*NODE_FAILURES):
+                    chain._check(_web3_over(provider))
         return chain
 
     def check(self) -> None:
         """Compare the node with the record again, such as after it was away; raises as `connect` does."""
         try:
-            self._check()
+            self._check(self.web3)
         except NODE_FAILURES as error:
             # The address may carry a credential, so the message leaves it out.
             raise UnavailableError(f"the chain does not answer ({type(error).__name__}); is REXIS_CHAIN_RPC_URL right?") from error
 
-    def _check(self) -> None:
-        record, eth = self.deployment, self.web3.eth
+    def _check(self, web3: Web3) -> None:
+        record, eth = self.deployment, web3.eth
         if (chain_id := eth.chain_id) != record.chain_id:
             raise WrongChainError(f"expected chain id {record.chain_id}, got {chain_id}: this node is on another chain")
-        if record.genesis_hash is not None and (genesis := genesis_hash(self.web3)) != record.genesis_hash:
+        if record.genesis_hash is not None and (genesis := genesis_hash(web3)) != record.genesis_hash:
             raise WrongChainError(
                 f"chain {chain_id}: expected genesis 0x{record.genesis_hash.hex()}, got 0x{genesis.hex()}: it was replaced by a new one"
             )
@@ -93,10 +102,19 @@ class Chain:
 
 
 def open_web3(rpc_url: str, *, timeout_s: float = 10.0) -> Web3:
-    """Web3 over HTTP, nothing checked yet; blocks of proof-of-authority chains are readable."""
+    """Web3 over HTTP, nothing checked yet; several addresses, separated by commas, are nodes of one chain.
+
+    Blocks of proof-of-authority chains are readable, on every chain: their longer extra data is a field on which nothing here depends.
+    """
     # One more try after a lost connection: the node may have closed the kept-alive one meanwhile. Timeouts are not repeated.
     retry = ExceptionRetryConfiguration(errors=(requests.ConnectionError,), retries=2, backoff_factor=0.1)
-    web3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=retry))
+    urls = [url.strip() for url in rpc_url.split(",")]
+    nodes = [HTTPProvider(url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=retry) for url in urls]
+    return _web3_over(nodes[0] if len(nodes) == 1 else Endpoints(nodes))
+
+
+def _web3_over(provider: JSONBaseProvider) -> Web3:
+    web3 = Web3(provider)
     web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
     return web3
 

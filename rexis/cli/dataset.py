@@ -159,11 +159,11 @@ def _steps(as_json: bool, wait: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
-    # commit, hand over; then queued, signed, submitted, mined, final, indexed, of which fast ones may not be seen.
-    total = 8 if wait else 2
+    # commit, hand over; then queued, signed, submitted, mined, confirmed, final, indexed, of which fast ones may not be seen.
+    total = 9 if wait else 2
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
-        places = {"queued": 3, "signed": 4, "submitted": 5, "mined": 6, "final": 7, "indexed": 8}
+        places = {"queued": 3, "signed": 4, "submitted": 5, "mined": 6, "confirmed": 7, "final": 8, "indexed": 9}
 
         def step(name: str) -> None:
             done = places.get(name)

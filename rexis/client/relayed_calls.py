@@ -18,7 +18,7 @@ from rexis.protocol.relayed_call import RelayedCall, random_nonce
 DEFAULT_GAS = 500_000
 # Long enough for a relay that has to wait for its chain, short enough that nobody sends what was forgotten.
 CALL_LIFETIME = timedelta(hours=6)
-ON_CHAIN = frozenset({"mined", "final"})
+ON_CHAIN = frozenset({"mined", "confirmed", "final"})
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
@@ -40,7 +40,7 @@ class Relay:
 
     Attributes:
         id: the service's id.
-        state: queued, signed, submitted, mined, final, or failed.
+        state: queued, signed, submitted, mined, confirmed, final, or failed.
         transaction_hash: 32 bytes, once it was sent.
         token_id: of the data set that it registered, once the catalogue has it; at marketplaces only.
         error: why it failed, if it did.

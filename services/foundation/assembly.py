@@ -28,9 +28,9 @@ from services.foundation.chain_index import ChainIndex, Projection
 from services.foundation.database import migrate, migration_config, open_engine, transaction
 from services.foundation.idempotency import delete_expired_keys
 from services.foundation.objects import open_store
+from services.foundation.outbox.policies import policy_of
 from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import GENERIC_POLICY, LOCAL_POLICY
-from services.foundation.settings import LOCAL_CHAIN_ID, RelayerSettings, ServiceSettings
+from services.foundation.settings import RelayerSettings, ServiceSettings
 from services.foundation.sign_in import delete_expired_nonces
 from services.foundation.sign_in import router as sign_in_router
 from services.foundation.uploads import BodyLimit
@@ -195,6 +195,7 @@ def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[
         tick_s: pause between two looks at the chain, which cost the same whether something happened or not.
     """
     signer = relayer(settings)
+    policy = policy_of(settings.chain_id, settings.chain_policy, max_fee_gwei=settings.max_fee_gwei)
 
     @cache  # keeps no exceptions: a chain that was dead is tried again in the next run
     def chain() -> Chain:
@@ -202,7 +203,7 @@ def chain_jobs(settings: RelayerSettings, engine: Engine, projections: Sequence[
 
     @cache
     def relay() -> Relay:
-        return Relay(engine, chain(), signer, LOCAL_POLICY if settings.chain_id == LOCAL_CHAIN_ID else GENERIC_POLICY)
+        return Relay(engine, chain(), signer, policy)
 
     @cache
     def index() -> ChainIndex:

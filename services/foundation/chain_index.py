@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import requests
 import structlog
 from sqlalchemy import JSON, BigInteger, LargeBinary, String, delete, exists, func, select, tuple_
 from sqlalchemy.engine import Engine
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 # Blocks asked for at once; halved while a provider refuses the span.
 SPAN = 5_000
+# HTTP answers of providers to a span that has too much in it.
+TOO_MUCH = frozenset({400, 413, 422})
 # Ends of passes older than this many blocks are forgotten: no reorganisation reaches back so far.
 KEPT_BLOCKS = 4_096
 # Events held in memory at once while projections are rebuilt.
@@ -101,6 +104,10 @@ class Stretch:
     last: int
     last_hash: str
     logs: Sequence[LogReceipt]
+
+
+def _is_too_much(error: requests.HTTPError) -> bool:
+    return error.response is not None and error.response.status_code in TOO_MUCH
 
 
 class ChainIndex:
@@ -212,10 +219,13 @@ class ChainIndex:
             last_hash = self.hash_of(last)
             try:
                 logs = self.chain.web3.eth.get_logs({"fromBlock": stored + 1, "toBlock": last, "address": list(self._names)})
-            except Web3RPCError as error:
-                if self._span == 1:
-                    raise UnavailableError(f"the node does not give the logs of block {last}: {error.message}") from error
+            except (Web3RPCError, requests.HTTPError, requests.Timeout) as error:
+                # Too many logs is a JSON-RPC error for some providers, a refusal in HTTP for others, and an answer that never comes.
+                if self._span == 1 or (isinstance(error, requests.HTTPError) and not _is_too_much(error)):
+                    raise UnavailableError(f"the node does not give the logs of block {last} ({type(error).__name__})") from error
                 self._span //= 2
+                if isinstance(error, requests.Timeout):
+                    raise UnavailableError("the node did not give the logs in time; fewer blocks at once are asked for later") from error
                 continue
             # Read again: the logs are those between the two blocks only if both were on the chain before and after.
             if last_hash is None or self.hash_of(last) != last_hash or (stored_hash and self.hash_of(stored) != stored_hash):

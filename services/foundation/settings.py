@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from rexis.errors import ConfigurationError
 
 LOCAL_CHAIN_ID = 31337
+ChainPolicyName = Literal["local", "qbft", "op-stack", "arbitrum", "generic"]
 URL_FIELDS = ("database_url", "redis_url", "object_store_url", "chain_rpc_url")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -62,10 +63,17 @@ class ServiceSettings(BaseSettings):
     object_store_url: str = Field(description="file:///folder, s3://bucket/prefix, or memory:// in tests")
     session_key: SecretStr = Field(description="Ed25519 private key, 64 hex digits; signs this service's session tokens")
 
-    chain_rpc_url: str
+    chain_rpc_url: str = Field(description="JSON-RPC node; of several, separated by commas, one is asked until it does not answer")
     chain_id: int = LOCAL_CHAIN_ID
     deployment_file: Path | None = Field(
         default=None, description="deployment record to trust; default: the one shipped in rexis.chain for chain_id"
+    )
+
+    chain_policy: ChainPolicyName | None = Field(
+        default=None, description="how the chain is treated (docs/guides/operator.md); default: by chain_id, generic for an unknown one"
+    )
+    max_fee_gwei: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="most that this service offers per gas, instead of what chain_policy allows"
     )
 
     max_body_bytes: int = Field(default=1 << 20, gt=0, description="largest request body outside the upload protocol")
@@ -101,6 +109,7 @@ class ServiceSettings(BaseSettings):
                 ("REXIS_REDIS_URL", urlsplit(self.redis_url).hostname in LOOPBACK_HOSTS, "a Redis on loopback is the embedded one"),
                 ("REXIS_OBJECT_STORE_URL", not self.object_store_url.startswith("s3://"), "only S3 is a production object store"),
                 ("REXIS_CHAIN_ID", self.chain_id == LOCAL_CHAIN_ID, f"{LOCAL_CHAIN_ID} is the local development chain"),
+                ("REXIS_CHAIN_POLICY", self.chain_policy == "local", "only the local development chain may lose what was final"),
                 ("REXIS_PUBLIC_URL", not self.public_url.startswith("https://"), "tokens must not travel without TLS"),
             ]
             reasons = [f"{name}: {why}" for name, wrong, why in refused if wrong]
@@ -128,11 +137,16 @@ class ServiceSettings(BaseSettings):
         """The effective settings for the first log line, without secrets and what a URL can hide: password, query, key in an RPC path."""
         shown = self.model_dump(mode="json")
         for name in URL_FIELDS:
-            url = urlsplit(str(shown[name]))
-            credentials, _, host = url.netloc.rpartition("@")
-            path = "/***" if name == "chain_rpc_url" and url.path.strip("/") else url.path
-            shown[name] = f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
+            urls = str(shown[name]).split(",") if name == "chain_rpc_url" else [str(shown[name])]
+            shown[name] = ",".join(_masked(url.strip(), hide_path=name == "chain_rpc_url") for url in urls)
         return shown
+
+
+def _masked(text: str, *, hide_path: bool) -> str:
+    url = urlsplit(text)
+    credentials, _, host = url.netloc.rpartition("@")
+    path = "/***" if hide_path and url.path.strip("/") else url.path
+    return f"{url.scheme}://{'***@' if credentials else ''}{host}{path}{'?***' if url.query else ''}"
 
 
 class RelayerSettings(ServiceSettings):

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,15 +36,17 @@ _DEPLOY_GATE = bytes([0x60, len(_GATE), 0x60, 0x0B, 0x5F, 0x39, 0x60, len(_GATE)
 class ChainProcess:
     """One anvil on one port; its state file is kept between starts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self.port, self.state = folder, free_port(), folder / "state.json"
+        self.options = options
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, keep_state: bool = False) -> None:
         ready = self.folder / "ready.json"
         state = self.state if keep_state else None
-        self.process = subprocess.Popen(anvil_command(find_anvil(), self.port, ready, state=state, block_time_s=None))
+        command = anvil_command(find_anvil(), self.port, ready, state=state, block_time_s=None)
+        self.process = subprocess.Popen([*command, *self.options])
         wait_for_anvil(self.process, self.port, ready)
 
     def kill(self) -> None:
@@ -68,8 +71,8 @@ class ChainProcess:
 
 
 @contextmanager
-def running(folder: Path, *, keep_state: bool = False) -> Iterator[ChainProcess]:
-    chain = ChainProcess(folder)
+def running(folder: Path, *options: str, keep_state: bool = False) -> Iterator[ChainProcess]:
+    chain = ChainProcess(folder, *options)
     chain.start(keep_state=keep_state)
     try:
         yield chain
@@ -154,8 +157,12 @@ class Proxy:
         self.upstream = upstream
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
-        # Given the parameters, whether the chain answers with an error of its own making.
-        self.refuses: dict[str, Callable[[list[Any]], bool]] = {}
+        # Given the parameters, whether the chain answers with an error of its own making, or with which one; "status" is its HTTP status.
+        self.refuses: dict[str, Callable[[list[Any]], bool | dict[str, Any]]] = {}
+        # Given the parameters and the chain's result, what is answered instead.
+        self.rewrites: dict[str, Callable[[list[Any], Any], Any]] = {}
+        # Parameters of every request that got through, by method.
+        self.passed: dict[str, list[list[Any]]] = defaultdict(list)
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -168,20 +175,27 @@ class Proxy:
                 method = asked["method"]
                 try:
                     proxy.before.get(method, lambda: None)()
-                    if method in proxy.refuses and proxy.refuses[method](asked["params"]):
-                        error = {"code": -32005, "message": "limit exceeded"}
+                    status = 200
+                    refused = proxy.refuses.get(method, lambda _: False)(asked["params"])
+                    if refused:
+                        error = refused if isinstance(refused, dict) else {"code": -32005, "message": "limit exceeded"}
+                        status = error.get("status", 200)
                         answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
                     else:
                         request = urllib.request.Request(proxy.upstream, body, {"content-type": "application/json"})
                         with urllib.request.urlopen(request, timeout=10) as response:
                             answer = response.read()
+                        proxy.passed[method].append(asked["params"])
+                        if method in proxy.rewrites:
+                            read = json.loads(answer)
+                            answer = json.dumps(read | {"result": proxy.rewrites[method](asked["params"], read["result"])}).encode()
                     proxy.after.get(method, lambda: None)()
                 except OSError:
                     self.send_response(503)
                     self.send_header("content-length", "0")
                     self.end_headers()
                     return
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()

@@ -268,12 +268,14 @@ def test_long_stretches_are_read_in_parts_and_forgotten_where_nothing_happened(
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"])
-def test_a_span_that_the_node_refuses_is_halved(indexed: Engine, registry: Registry, proxy: Proxy) -> None:
+@pytest.mark.parametrize("status", [200, 400, 413])
+def test_a_span_that_the_node_refuses_is_halved(indexed: Engine, registry: Registry, proxy: Proxy, status: int) -> None:
+    """Some providers say so in JSON-RPC, others with an HTTP status."""
     asked: list[int] = []
 
-    def more_than_four_blocks(parameters: list[Any]) -> bool:
+    def more_than_four_blocks(parameters: list[Any]) -> bool | dict[str, Any]:
         asked.append(int(parameters[0]["toBlock"], 16) - int(parameters[0]["fromBlock"], 16) + 1)
-        return asked[-1] > 4
+        return {"code": -32602, "message": "block range too large", "status": status} if asked[-1] > 4 else False
 
     proxy.refuses["eth_getLogs"] = more_than_four_blocks
     registry.mine(20)
@@ -281,6 +283,39 @@ def test_a_span_that_the_node_refuses_is_halved(indexed: Engine, registry: Regis
     registry.index(indexed, proxy.url).run_once()
     assert min(asked) <= 4 < max(asked)
     assert stored(indexed) == registry.events()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_a_node_that_is_away_is_not_asked_for_less(indexed: Engine, registry: Registry, proxy: Proxy) -> None:
+    registry.register(2)
+    proxy.refuses["eth_getLogs"] = lambda _: {"code": -32603, "message": "bad gateway", "status": 502}
+    index = registry.index(indexed, proxy.url)
+    with pytest.raises(UnavailableError, match="logs of block"):
+        index.run_once()
+    assert index._span == chain_index.SPAN
+    proxy.refuses.clear()
+    index.run_once()
+    assert stored(indexed) == registry.events()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_it_asks_nothing_that_a_pruned_node_has_not(indexed: Engine, registry: Registry, proxy: Proxy) -> None:
+    """States of old blocks, and blocks before the contracts, are what nodes of an L2 leave out; block 0 they have."""
+    registry.mine(20)
+    registry.register(2)
+    registry.mine(20)
+    chain = registry.connect(proxy.url)
+    start = int(rpc(registry.url, "eth_blockNumber"), 16) - 25
+    index = ChainIndex(indexed, chain, [Registrations()], start)
+    index.run_once()
+    registry.reorganise(3)
+    registry.register(1)
+    index.run_once()
+    assert roots(indexed) == registry.roots()
+    blocks = [int(number, 16) for number, _ in proxy.passed["eth_getBlockByNumber"] if number.startswith("0x")]
+    assert all(number == 0 or number >= start for number in blocks)
+    assert all(int(query["fromBlock"], 16) >= start for (query,) in proxy.passed["eth_getLogs"])
+    assert set(proxy.passed) <= {"eth_chainId", "eth_blockNumber", "eth_getBlockByNumber", "eth_getLogs", "eth_getCode"}
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"])

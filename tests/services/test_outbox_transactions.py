@@ -1,12 +1,10 @@
 """The chain outbox: every promised call runs once, whatever is killed when; refusals are decoded and cost no nonce."""
 
-import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,12 @@ from rexis.chain.signer import LocalSigner, development_signer
 from rexis.encoding import to_hex
 from rexis.errors import UnavailableError, UnexpectedMessageError, WrongChainError
 from services.foundation.database import transaction
-from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import GENERIC_POLICY, ChainIntent, ChainPolicy, ChainTransaction, enqueue_call
-from tests.services.chain_process import ChainProcess, Gate, Halt, Once, Proxy, connect, funded_signer, replaced, rpc, running
+from services.foundation.outbox.policies import PRESETS, ChainPolicy
+from services.foundation.outbox.transactions import ChainTransaction, enqueue_call
+from tests.services.chain_outbox import AT_ONCE, DEADLINE_S, Outbox
+from tests.services.chain_process import ChainProcess, Gate, Halt, Once, Proxy, funded_signer, replaced, rpc, running
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE = ChainPolicy(confirmations=0, final_may_be_lost=True)
-DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -36,50 +33,6 @@ def proxy(node: ChainProcess) -> Iterator[Proxy]:
     opened = Proxy(node.url)
     yield opened
     opened.close()
-
-
-@dataclass
-class Outbox:
-    """A service's database, its account, and a contract that counts."""
-
-    engine: Engine
-    signer: LocalSigner
-    gate: Gate
-
-    def relay(self, policy: ChainPolicy = AT_ONCE, url: str | None = None) -> Relay:
-        return Relay(self.engine, connect(url or self.gate.url), self.signer, policy)
-
-    def promise(self, count: int = 1, *, gas: int = 100_000) -> list[bytes]:
-        """Enqueue calls with fresh data; returns the data."""
-        data = [secrets.token_bytes(16) for _ in range(count)]
-        with transaction(self.engine) as session:
-            for each in data:
-                enqueue_call(session, key=each.hex(), to=self.gate.address, data=each, gas=gas, label="count")
-        return data
-
-    def intents(self) -> list[ChainIntent]:
-        with transaction(self.engine, read_only=True) as session:
-            return list(session.scalars(select(ChainIntent).order_by(ChainIntent.sequence)))
-
-    def states(self) -> list[str]:
-        return [intent.state for intent in self.intents()]
-
-    def nonce(self) -> int:
-        """Transactions of the account that are in blocks."""
-        return int(rpc(self.gate.url, "eth_getTransactionCount", self.signer.address, "latest"), 16)
-
-    def run_until(self, relay: Relay, states: list[str]) -> None:
-        """Passes of the relay until the calls are in these states."""
-        deadline = time.monotonic() + DEADLINE_S
-        while self.states() != states:
-            assert time.monotonic() < deadline, self.states()
-            relay.run_once()
-
-    def settle(self, relay: Relay) -> None:
-        """Passes of the relay until every call has ended."""
-        deadline = time.monotonic() + DEADLINE_S
-        while relay.run_once():
-            assert time.monotonic() < deadline, self.states()
 
 
 @pytest.fixture
@@ -362,9 +315,7 @@ def test_a_call_above_its_gas_ceiling_ends_with_a_reason(outbox: Outbox) -> None
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "method", ["eth_getBlockByNumber", "eth_blockNumber", "eth_getTransactionCount", "eth_call", "eth_estimateGas", "eth_getBalance"]
-)
+@pytest.mark.parametrize("method", ["eth_getBlockByNumber", "eth_getTransactionCount", "eth_call", "eth_estimateGas", "eth_getBalance"])
 def test_a_node_over_its_limit_costs_a_call_nothing_but_time(outbox: Outbox, proxy: Proxy, method: str) -> None:
     relay = outbox.relay(url=proxy.url)
     data = outbox.promise(2)
@@ -395,7 +346,7 @@ def test_finality_waits_for_confirmations_and_time(outbox: Outbox) -> None:
 
 
 def test_finality_may_be_the_nodes_own(outbox: Outbox) -> None:
-    relay = outbox.relay(GENERIC_POLICY)
+    relay = outbox.relay(PRESETS["generic"])
     outbox.promise()
     outbox.run_until(relay, ["mined"])
     # Anvil calls a block finalized two epochs of 32 later.

@@ -1,17 +1,18 @@
 """The chain outbox: a call is a row in the transaction that made it necessary; a relay signs, sends and follows it.
 
-    queued ──sign──> signed ──send──> submitted ──receipt──> mined ──finality──> final
-       │                                                       └─────(status 0)──> failed
-       └──the contract refuses it before it is signed────────────────────────────> failed
+    queued ──sign──> signed ──send──> submitted ──receipt──> mined ──blocks on top──> confirmed ──finality──> final
+       │                                                                                └─────(status 0)──> failed
+       └──the contract refuses it before it is signed─────────────────────────────────────────────────────> failed
 
 Nothing is lost and nothing runs twice, whichever process is killed when: the signed bytes are stored, with their nonce, before
-they are sent, so that sending them again is the same transaction; only a call whose nonce was used up without it is signed again.
+they are sent, so that sending them again is the same transaction; only a call whose nonce was used up without it is signed again
+with another one. What pays too little to be mined is signed again with the same nonce and higher fees: a nonce is used once, so one
+of its transactions takes effect, and the call follows whichever it was. Mined may be undone, confirmed is likely to stay, final stays.
 States follow the chain, also backwards: what a reorganisation or a restarted local chain lost is sent again.
 `services.foundation.outbox.relay` does the signing, sending and following.
 """
 
 import uuid
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +23,6 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from rexis.encoding import checksum_address
 from rexis.errors import UnexpectedMessageError
 from services.foundation.database import FoundationBase, Instant, now
-
-GWEI = 10**9
 
 
 class ChainAccount(FoundationBase):
@@ -40,6 +39,7 @@ class ChainAccount(FoundationBase):
 class ChainIntent(FoundationBase):
     """A call that this service has promised to make once.
 
+    `transaction_hash`: what was mined for it, or else what was signed last. `attempts`: nonces that were taken for it.
     `lost_once`: the chain accepted it and forgot it later, so that it may meet another order of things than it was signed for.
     """
 
@@ -67,7 +67,7 @@ class ChainIntent(FoundationBase):
 
 
 class ChainTransaction(FoundationBase):
-    """Signed bytes. Without a block and final: given up, because something else has its nonce."""
+    """Signed bytes; those with one nonce differ in their fees. Without a block and final: given up, because another one has the nonce."""
 
     __tablename__ = "chain_transaction"
     __table_args__ = (Index(None, "chain_id", "sender", "nonce"),)
@@ -86,31 +86,11 @@ class ChainTransaction(FoundationBase):
     final_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
 
 
-@dataclass(frozen=True)
-class ChainPolicy:
-    """When a fact of a chain may be acted on, and what a call may cost.
-
-    Attributes:
-        confirmations: blocks on top of a final one; None asks for the node's `finalized` tag.
-        final_after_s: seconds that a block must have been there besides.
-        final_may_be_lost: the chain can lose blocks after they were final (a local chain that is restored from an older file).
-        settle_s: how long a call that was accepted, lost, and is refused now is tried again.
-        max_attempts: signatures of one call, or tries when the node can not run it.
-        max_fee_per_gas, max_priority_fee_per_gas: wei.
-    """
-
-    confirmations: int | None
-    final_after_s: float = 0.0
-    final_may_be_lost: bool = False
-    settle_s: float = 60.0
-    max_attempts: int = 5
-    max_fee_per_gas: int = 500 * GWEI
-    max_priority_fee_per_gas: int = 5 * GWEI
-
-
-# Anvil mines at once, writes its state every second, and forgets what came after the last time it did.
-LOCAL_POLICY = ChainPolicy(confirmations=0, final_after_s=3.0, final_may_be_lost=True)
-GENERIC_POLICY = ChainPolicy(confirmations=None)
+def at_nonce(session: Session, chain_id: int, sender: str, nonce: int) -> dict[str, ChainTransaction]:
+    """Everything that was signed with a nonce, by hash, locked: any one may be mined, and then none of the others."""
+    same = (ChainTransaction.chain_id == chain_id) & (ChainTransaction.sender == sender) & (ChainTransaction.nonce == nonce)
+    rows = session.scalars(select(ChainTransaction).where(same).order_by(ChainTransaction.hash).with_for_update()).all()
+    return {row.hash: row for row in rows}
 
 
 def enqueue_call(session: Session, *, key: str, to: str, data: bytes, gas: int, label: str) -> ChainIntent:

@@ -30,7 +30,7 @@ Signature = Annotated[
     ),
 ]
 RelayId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
-RelayState = Literal["queued", "signed", "submitted", "mined", "final", "failed"]
+RelayState = Literal["queued", "signed", "submitted", "mined", "confirmed", "final", "failed"]
 
 SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
@@ -98,7 +98,9 @@ class RelayView(BaseModel):
     id: str
     operation: str
     sender: str
-    state: RelayState = Field(description="queued → signed → submitted → mined → final, or failed; mined may still be undone by the chain")
+    state: RelayState = Field(
+        description="queued → signed → submitted → mined → confirmed → final, or failed; the chain may undo mined, and rarely confirmed"
+    )
     transaction_hash: str | None
     block_number: int | None
     error: str | None = Field(description="why it failed")

@@ -128,8 +128,8 @@ def test_five_hundred_calls_from_eight_threads_land_once_each(database_url: str,
         found = read(chain, gate=RELAYER.address)
         assert {mark[1]: times for mark, times in found.marks.items() if mark[0] == "AccessGranted"} == {mark: 1 for _, mark in handed_in}
         assert sum(found.requests.values()) == len(found.requests) == len(handed_in)
-        # One transaction, one nonce, and one signature for each.
+        # One nonce each; what waited too long was signed again with the one that it had.
         assert chain.web3.eth.get_transaction_count(RELAYER.address) == len(handed_in)
         with transaction(engine, read_only=True) as session:
-            assert sorted(session.scalars(select(ChainTransaction.nonce))) == list(range(len(handed_in)))
+            assert set(session.scalars(select(ChainTransaction.nonce))) == set(range(len(handed_in)))
             assert set(session.scalars(select(ChainIntent.attempts))) == {1}

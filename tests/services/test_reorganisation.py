@@ -24,8 +24,9 @@ from rexis.protocol.secagg_messages import secagg_context, survivors_hash
 from services.foundation.chain_comparison import projected_rows
 from services.foundation.chain_index import ChainEvent, ChainIndex
 from services.foundation.database import migrate, open_engine, transaction
+from services.foundation.outbox.policies import ChainPolicy
 from services.foundation.outbox.relay import Relay
-from services.foundation.outbox.transactions import ChainIntent, ChainPolicy, ChainTransaction, enqueue_call
+from services.foundation.outbox.transactions import ChainIntent, ChainTransaction, enqueue_call
 from services.foundation.relays import promise
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.campaign.accounting import Account, check_projections, read

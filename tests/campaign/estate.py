@@ -39,6 +39,7 @@ VICTIMS = ("chain", "relay", "index")
 ENDED = ("final", "failed")
 STATE_INTERVAL_S = 1.0
 COMPARED_BLOCKS = 100
+LONGEST_START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Estate:
             composition = Composition(self.settings, self._claims.ports, f"{self.settings.folder}#{secrets.token_hex(8)}")
             self.url, self.chain_url, self.state = composition.urls[SERVICE], composition.urls["chain"], composition.chain_state
             self.supervisor = Supervisor(
-                _specs(composition, self.settings), logs=folder / "logs", cwd=ROOT, start_timeout_s=120, stop_timeout_s=10
+                _specs(composition, self.settings), logs=folder / "logs", cwd=ROOT, start_timeout_s=LONGEST_START_S, stop_timeout_s=10
             )
             undo.pop_all()
         self.relayer = LocalSigner(bytes.fromhex((composition.keys / f"{SERVICE}-relayer").read_text())).address
@@ -178,11 +179,11 @@ class Estate:
         return log.read_text(errors="replace").count(event)
 
     def wait(self, happened: Callable[[], bool], what: str) -> None:
-        """Block until it happens; fails with the supervisor, or after a minute."""
-        deadline = time.monotonic() + 60
+        """Block until it happens; fails with the supervisor, or after `LONGEST_START_S`."""
+        deadline = time.monotonic() + LONGEST_START_S
         while not happened():
             self.supervisor.wait_failure(lambda: True)
-            assert time.monotonic() < deadline, f"not within a minute: {what}"
+            assert time.monotonic() < deadline, f"not within {LONGEST_START_S} s: {what}"
             time.sleep(0.01)
 
 

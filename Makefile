@@ -110,6 +110,9 @@ audit: setup $(AUDIT_STAMP) ## Static analysis and symbolic tests of the contrac
 k8s: setup ## Render the Kubernetes overlays and check them
 	@$(BIN)/python -m pytest -q tests/k8s
 
+campaign: setup ## Fifty kills of chain, relay and index; everything is counted on the chain (20 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign chain --kills 50 --seed 4 --json tests/campaign/results/chain.json
+
 bench: setup ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
 
@@ -128,4 +131,4 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 clean: down ## Remove what was installed and every local platform's data
 	@rm -rf .venv .rexis contracts/node_modules contracts/out contracts/cache
 
-.PHONY: help setup demo up down status doctor test lint contracts contracts-check audit k8s bench lock clean
+.PHONY: help setup demo up down status doctor test lint contracts contracts-check audit k8s campaign bench lock clean

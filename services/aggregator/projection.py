@@ -17,6 +17,7 @@ class FederationProjection:
     """Writes `onchain_federation`, `onchain_round` and `onchain_commitment` from events, and from nothing else."""
 
     contract = REGISTRY
+    tables = (OnchainCommitment, OnchainRound, OnchainFederation)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""
@@ -62,7 +63,7 @@ class FederationProjection:
 
     def reset(self, session: Session) -> None:
         """Forget everything, before the events are applied anew."""
-        for table in (OnchainCommitment, OnchainRound, OnchainFederation):
+        for table in self.tables:
             session.execute(delete(table))
 
 

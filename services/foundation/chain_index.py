@@ -5,15 +5,15 @@ everything before it, so a pass walks back over the stored blocks to the last on
 from there. Raw topics and data are kept, so that projections can be rebuilt row for row, also after an ABI was corrected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import requests
 import structlog
-from sqlalchemy import JSON, BigInteger, LargeBinary, String, delete, exists, select
+from sqlalchemy import JSON, BigInteger, LargeBinary, String, delete, exists, func, select, tuple_
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from web3.exceptions import BlockNotFound, Web3RPCError
 from web3.types import LogReceipt
 
@@ -31,6 +31,13 @@ SPAN = 5_000
 TOO_MUCH = frozenset({400, 413, 422})
 # Ends of passes older than this many blocks are forgotten: no reorganisation reaches back so far.
 KEPT_BLOCKS = 4_096
+# Events held in memory at once while projections are rebuilt.
+PAGE = 1_000
+# Held while events and projections are written.
+INDEX_LOCK = "chain index"
+
+# Told how many of how many events (or blocks) are done.
+Progress = Callable[[int, int], None]
 
 
 class ChainBlock(FoundationBase):
@@ -73,9 +80,15 @@ class IndexedEvent:
 
 
 class Projection(Protocol):
-    """Tables that are a function of one contract's events."""
+    """Tables that are a function of one contract's events.
+
+    Attributes:
+        contract: by name.
+        tables: everything that `apply` writes; nothing else writes them.
+    """
 
     contract: str
+    tables: Sequence[type[DeclarativeBase]]
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain, each once."""
@@ -85,7 +98,7 @@ class Projection(Protocol):
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class Stretch:
     """What one pass read: the events up to and including the block `last`."""
 
     last: int
@@ -120,7 +133,7 @@ class ChainIndex:
             added, done = 0, False
             while not done:
                 stored, stored_hash = self._walk_back()
-                stretch = self._read(stored, stored_hash)
+                stretch = self.read(stored, stored_hash, int(self.chain.web3.eth.block_number))
                 if stretch is None:
                     return added
                 count, done = self._store(stored, stretch)
@@ -129,11 +142,34 @@ class ChainIndex:
         except NODE_FAILURES as error:
             raise UnavailableError(f"the chain does not answer ({type(error).__name__}); the index goes on later") from error
 
-    def reindex(self) -> int:
+    def reindex(self, progress: Progress = lambda _done, _total: None) -> int:
         """Rebuild all projections from the stored events. Returns the number of events."""
         with transaction(self.engine) as session:
-            lock(session, "chain index")
-            return self._replay(session)
+            lock(session, INDEX_LOCK)
+            return self.replay(session, progress)
+
+    def read_anew(self) -> int:
+        """Forget all stored events, and read them from the node again; raises and returns as `run_once`.
+
+        If it is killed in between, or another process indexes beside it, the next pass goes on where it ended.
+        """
+        self._forget_above(0)
+        return self.run_once()
+
+    def replay(self, session: Session, progress: Progress = lambda _done, _total: None) -> int:
+        """As `reindex`, in the transaction of the caller, who holds `INDEX_LOCK`."""
+        for projection in self.projections:
+            projection.reset(session)
+        mine = select(ChainEvent).where(ChainEvent.chain_id == self.chain_id)
+        total = session.scalars(select(func.count()).select_from(mine.subquery())).one()
+        place, done = (-1, -1), 0
+        order = (ChainEvent.block_number, ChainEvent.log_index)
+        while rows := session.scalars(mine.where(tuple_(*order) > place).order_by(*order).limit(PAGE)).all():
+            for row in rows:
+                self._apply(session, row)
+            place, done = (rows[-1].block_number, rows[-1].log_index), done + len(rows)
+            progress(done, total)
+        return done
 
     # Backwards.
 
@@ -147,40 +183,40 @@ class ChainIndex:
             tip, tip_hash = self.start_block - 1, None
             gone = False
             for block in session.scalars(mine).yield_per(100):
-                if self._hash_of(block.number) == block.hash:
+                if self.hash_of(block.number) == block.hash:
                     if block.number >= self.start_block:
                         tip, tip_hash = block.number, block.hash
                     break
                 if block.number == 0:
                     raise WrongChainError(
-                        f"chain {self.chain_id} began with block {block.hash} before, now with {self._hash_of(0)}: it was replaced; "
+                        f"chain {self.chain_id} began with block {block.hash} before, now with {self.hash_of(0)}: it was replaced; "
                         "give this service the database that belongs to the chain, or an empty one"
                     )
                 gone = True
         if gone:
+            log.warning("the chain was reorganised", from_block=tip + 1)
             self._forget_above(tip)
         return tip, tip_hash
 
     def _forget_above(self, number: int) -> None:
         with transaction(self.engine) as session:
-            lock(session, "chain index")
+            lock(session, INDEX_LOCK)
             session.execute(delete(ChainBlock).where(ChainBlock.chain_id == self.chain_id, ChainBlock.number > number))
             above = delete(ChainEvent).where(ChainEvent.chain_id == self.chain_id, ChainEvent.block_number > number)
             forgotten = len(session.scalars(above.returning(ChainEvent.log_index)).all())
-            log.warning("the chain was reorganised", from_block=number + 1, events=forgotten)
-            if forgotten:
-                self._replay(session)
+            log.info("events were forgotten", from_block=number + 1, events=forgotten)
+            if forgotten or number == 0:
+                self.replay(session)
 
     # Forwards.
 
-    def _read(self, stored: int, stored_hash: str | None) -> _Stretch | None:
-        """The next stretch after block `stored`; None if there is none, or if the chain changed while it was read."""
-        head = int(self.chain.web3.eth.block_number)
+    def read(self, stored: int, stored_hash: str | None, head: int) -> Stretch | None:
+        """The next stretch after block `stored`, up to `head`; None if there is none, or if the chain changed while it was read."""
         if head <= stored:
             return None
         while True:
             last = min(head, stored + self._span)
-            last_hash = self._hash_of(last)
+            last_hash = self.hash_of(last)
             try:
                 logs = self.chain.web3.eth.get_logs({"fromBlock": stored + 1, "toBlock": last, "address": list(self._names)})
             except (Web3RPCError, requests.HTTPError, requests.Timeout) as error:
@@ -192,21 +228,21 @@ class ChainIndex:
                     raise UnavailableError("the node did not give the logs in time; fewer blocks at once are asked for later") from error
                 continue
             # Read again: the logs are those between the two blocks only if both were on the chain before and after.
-            if last_hash is None or self._hash_of(last) != last_hash or (stored_hash and self._hash_of(stored) != stored_hash):
+            if last_hash is None or self.hash_of(last) != last_hash or (stored_hash and self.hash_of(stored) != stored_hash):
                 return None
             self._span = min(self._span * 2, SPAN)
-            return _Stretch(last, last_hash, sorted(logs, key=lambda found: (found["blockNumber"], found["logIndex"])))
+            return Stretch(last, last_hash, sorted(logs, key=lambda found: (found["blockNumber"], found["logIndex"])))
 
-    def _store(self, stored: int, stretch: _Stretch) -> tuple[int, bool]:
+    def _store(self, stored: int, stretch: Stretch) -> tuple[int, bool]:
         """Keep a stretch in one transaction. Returns the number of events, and whether the pass is over."""
-        genesis = self._hash_of(0)
+        genesis = self.hash_of(0)
         with transaction(self.engine) as session:
-            lock(session, "chain index")
+            lock(session, INDEX_LOCK)
             mine = select(ChainBlock.number).where(ChainBlock.chain_id == self.chain_id).order_by(ChainBlock.number.desc()).limit(1)
             if max((*session.scalars(mine).all(), self.start_block - 1)) != stored:
                 return 0, True  # another process was faster
             blocks = {0: genesis, stretch.last: stretch.last_hash}
-            rows = [self._row(found) for found in stretch.logs]
+            rows = [self.row(found) for found in stretch.logs]
             blocks |= {row.block_number: row.block_hash for row in rows}
             for number, block_hash in blocks.items():
                 session.merge(ChainBlock(chain_id=self.chain_id, number=number, hash=block_hash))
@@ -224,7 +260,8 @@ class ChainIndex:
 
     # Events.
 
-    def _row(self, found: LogReceipt) -> ChainEvent:
+    def row(self, found: LogReceipt) -> ChainEvent:
+        """A log of the node as it is stored."""
         return ChainEvent(
             chain_id=self.chain_id,
             block_hash=to_hex(found["blockHash"]),
@@ -246,16 +283,7 @@ class ChainIndex:
             if projection.contract == row.contract:
                 projection.apply(session, event)
 
-    def _replay(self, session: Session) -> int:
-        for projection in self.projections:
-            projection.reset(session)
-        mine = select(ChainEvent).where(ChainEvent.chain_id == self.chain_id).order_by(ChainEvent.block_number, ChainEvent.log_index)
-        rows = session.scalars(mine).all()
-        for row in rows:
-            self._apply(session, row)
-        return len(rows)
-
-    def _hash_of(self, number: int) -> str | None:
+    def hash_of(self, number: int) -> str | None:
         """Hash of a block of the node; None if it has no such block."""
         try:
             return to_hex(self.chain.web3.eth.get_block(number)["hash"])

@@ -33,6 +33,7 @@ class CatalogueProjection:
     """Writes `catalogue_entry`, `dataset_parent` and `bound_document` from events, and from nothing else."""
 
     contract = REGISTRY
+    tables = (BoundDocument, DatasetParent, CatalogueEntry)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""
@@ -78,7 +79,7 @@ class CatalogueProjection:
 
     def reset(self, session: Session) -> None:
         """Forget everything, before the events are applied anew."""
-        for table in (BoundDocument, DatasetParent, CatalogueEntry):
+        for table in self.tables:
             session.execute(delete(table))
 
 

@@ -51,6 +51,7 @@ class AccessProjection:
     """Writes `access_change` and `committee_member` from events, and from nothing else."""
 
     contract = ACCESS_MANAGER
+    tables = (AccessChange, CommitteeMember)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""
@@ -79,7 +80,7 @@ class AccessProjection:
 
     def reset(self, session: Session) -> None:
         """Forget everything, before the events are applied anew."""
-        for table in (AccessChange, CommitteeMember):
+        for table in self.tables:
             session.execute(delete(table))
 
 

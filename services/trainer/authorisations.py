@@ -18,6 +18,7 @@ class AuthorisationProjection:
     """Writes `registered_model` from events, and from nothing else."""
 
     contract = REGISTRY
+    tables = (RegisteredModel,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""

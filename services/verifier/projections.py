@@ -12,6 +12,7 @@ class VouchedModels:
     """Writes `vouched_model` from the events of the ModelRegistry."""
 
     contract = "ModelRegistry"
+    tables = (VouchedModel,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""
@@ -34,6 +35,7 @@ class CommittedBatches:
     """Writes `committed_batch` from the events of the InferenceRegistry."""
 
     contract = "InferenceRegistry"
+    tables = (CommittedBatch,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""

@@ -43,6 +43,7 @@ class Registrations:
     """Data sets by events, with their states."""
 
     contract = "DatasetRegistry"
+    tables = (Registration,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         given = event.arguments

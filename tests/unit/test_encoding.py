@@ -140,7 +140,7 @@ def test_the_reference_makes_the_committed_vectors_again(tmp_path):
     }
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=60)
     made = sorted(tmp_path.iterdir())
-    assert len(made) == 13
+    assert len(made) == 14
     for path in made:
         assert path.read_bytes() == (ROOT / "tests/vectors" / path.name).read_bytes(), f"{path.name} differs: run {script.name}"
 

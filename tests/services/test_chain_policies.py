@@ -264,3 +264,34 @@ def test_a_nonce_used_elsewhere_in_a_block_that_went_away_is_not_lost(outbox: Ou
         relay.run_once()
     assert outbox.gate.calls() == data
     assert (outbox.states(), outbox.intents()[0].attempts) == (["final"], 1)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_nonce_is_given_up_in_the_history_in_which_it_was_used(outbox: Outbox) -> None:
+    """Something else used it, was undone, and used it again: what counts is how deep the second time lies."""
+    rpc(outbox.gate.url, "evm_setAutomine", False)
+    data, relay = outbox.promise(), outbox.relay(ChainPolicy(confirmations=2, finality=2))
+    relay.run_once()
+    (ours,) = outbox.transactions(0)
+    rpc(outbox.gate.url, "anvil_dropTransaction", ours.hash)
+    fields = {"chainId": 31337, "nonce": 0, "to": outbox.signer.address, "value": 0, "data": b"", "gas": 21_000, "gasPrice": 10**10}
+    elsewhere = to_hex(outbox.signer.sign_transaction(fields))
+    before = rpc(outbox.gate.url, "evm_snapshot")
+    rpc(outbox.gate.url, "eth_sendRawTransaction", elsewhere)
+    rpc(outbox.gate.url, "evm_mine")
+    relay.run_once()
+    assert rpc(outbox.gate.url, "evm_revert", before) is True
+    rpc(outbox.gate.url, "evm_setAutomine", False)
+    # Two of these come before it, so that the number of the block in which it was seen first is final, and its hash is another one.
+    rpc(outbox.gate.url, "evm_increaseTime", 60)
+    for _ in range(2):
+        rpc(outbox.gate.url, "evm_mine")
+    rpc(outbox.gate.url, "eth_sendRawTransaction", elsewhere)
+    rpc(outbox.gate.url, "evm_mine")
+    relay.run_once()
+    assert (outbox.states(), outbox.intents()[0].transaction_hash) == (["submitted"], ours.hash)
+    for _ in range(8):
+        rpc(outbox.gate.url, "evm_mine")
+        relay.run_once()
+    assert outbox.gate.calls() == data
+    assert (outbox.states(), outbox.intents()[0].attempts, outbox.nonce()) == (["final"], 2, 2)

@@ -108,7 +108,7 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 
 lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(PIP) install -q uv
 	@$(UV_COMPILE) --all-extras -o requirements/lock.txt
-	@$(UV_COMPILE) --extra service --extra agent -c requirements/lock.txt -o requirements/service.txt
+	@$(UV_COMPILE) --extra service --extra kms --extra agent -c requirements/lock.txt -o requirements/service.txt
 
 clean: down ## Remove what was installed and every local platform's data
 	@rm -rf .venv .rexis contracts/node_modules contracts/out contracts/cache

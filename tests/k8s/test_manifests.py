@@ -1,5 +1,7 @@
 """The manifests, rendered for every overlay and held to the rules that keep a cluster safe."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,22 +10,40 @@ from typing import Any
 import pytest
 import yaml
 
+from services.foundation.outbox.policies import KNOWN_CHAINS, PRESETS
+from services.foundation.settings import RelayerSettings
 from tests.k8s.placement import CPU_NODE, GPU_NODE, refusals
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 SERVICES = {"marketplace", "trainer", "aggregator", "verifier"}
-# What an operator has to create in each namespace before the first rollout (docs/guides/operator.md).
-DOCUMENTED_SECRETS = {"database-url", "redis-url", "session-key", "relayer-keystore", "relayer-passphrase"}
+# Where the key of a service can be: the component, the variables that say so, and the secrets that are files.
+FORMS = {
+    "account": ({"REXIS_RELAYER_KEYSTORE", "REXIS_RELAYER_PASSPHRASE"}, {"relayer-keystore"}),
+    "account-kms": ({"REXIS_RELAYER_KMS_KEY", "REXIS_RELAYER_ADDRESS"}, set()),
+    "account-web3signer": (
+        {
+            "REXIS_RELAYER_WEB3SIGNER_URL",
+            "REXIS_RELAYER_ADDRESS",
+            "REXIS_RELAYER_WEB3SIGNER_AUTHORITY",
+            "REXIS_RELAYER_WEB3SIGNER_CERTIFICATE",
+            "REXIS_RELAYER_WEB3SIGNER_CERTIFICATE_KEY",
+        },
+        {"relayer-web3signer-authority", "relayer-web3signer-certificate", "relayer-web3signer-certificate-key"},
+    ),
+}
+SIGNERS = {"marketplace-background", "trainer-background", "aggregator-background", "verifier-background", "trainer-worker"}
+# What an operator has to create in each namespace before the first rollout.
+GUIDE = (ROOT / "docs" / "guides" / "operator.md").read_text(encoding="utf-8")
+SECRETS = GUIDE.split("a secret `secrets` with:\n\n")[1].split("\n\n")[0]
+DOCUMENTED_SECRETS = {key for line in SECRETS.splitlines() for key in re.findall(r"`([a-z0-9-]+)`", line.split("|")[1])}
 BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
 def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[dict[str, Any]]]:
-    rendered = subprocess.run(
-        [BIN / "kubectl", "kustomize", str(K8S / "overlays" / request.param)], check=True, capture_output=True, text=True
-    ).stdout
+    rendered = render(K8S / "overlays" / request.param)
     file = tmp_path_factory.mktemp("k8s") / f"{request.param}.yaml"
     file.write_text(rendered)
     return request.param, file, list(yaml.safe_load_all(rendered))
@@ -31,6 +51,28 @@ def overlay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def pods(documents: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [(d, d["spec"]["template"]["spec"]) for d in documents if d["kind"] in ("Deployment", "Job")]
+
+
+def render(folder: Path) -> str:
+    return subprocess.run([BIN / "kubectl", "kustomize", str(folder)], check=True, capture_output=True, text=True).stdout
+
+
+def secrets_used(pod: dict[str, Any]) -> set[str]:
+    return {e["valueFrom"]["secretKeyRef"]["key"] for c in pod["containers"] for e in c.get("env", []) if "valueFrom" in e}
+
+
+def mounted(pod: dict[str, Any]) -> set[str]:
+    return {item["key"] for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])}
+
+
+def holders_of_keys(documents: list[dict[str, Any]]) -> dict[str, tuple[set[str], set[str]]]:
+    """What of a key is in which deployment or job: variables, and files."""
+    found = {}
+    for document, pod in pods(documents):
+        variables = {entry["name"] for container in pod["containers"] for entry in container["env"] if "RELAYER" in entry["name"]}
+        if variables or mounted(pod):
+            found[str(document["metadata"]["name"])] = (variables, mounted(pod))
+    return found
 
 
 def process(document: dict[str, Any]) -> str:
@@ -74,8 +116,7 @@ def test_secrets_come_from_the_documented_list_and_never_from_a_config_map(
     overlay: tuple[str, Path, list[dict[str, Any]]],
 ) -> None:
     for document, pod in pods(overlay[2]):
-        used = {e["valueFrom"]["secretKeyRef"]["key"] for c in pod["containers"] for e in c.get("env", []) if "valueFrom" in e}
-        assert used <= DOCUMENTED_SECRETS, document["metadata"]["name"]
+        assert secrets_used(pod) | mounted(pod) <= DOCUMENTED_SECRETS, document["metadata"]["name"]
     for document in overlay[2]:
         if document["kind"] == "ConfigMap":
             assert not {key for key in document["data"] if "KEY" in key or "PASS" in key or "DATABASE" in key}
@@ -107,16 +148,37 @@ def test_only_the_trainers_worker_uses_gpus_and_only_there(overlay: tuple[str, P
 
 
 def test_only_what_signs_on_chain_holds_the_key_of_its_service(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
-    holders = set()
-    for document, pod in pods(overlay[2]):
-        names = {entry["name"] for container in pod["containers"] for entry in container["env"]}
-        mounted = {item["key"] for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])}
-        if "REXIS_RELAYER_PASSPHRASE" in names or "relayer-keystore" in mounted:
-            assert {"REXIS_RELAYER_KEYSTORE", "REXIS_RELAYER_PASSPHRASE"} <= names
-            assert mounted == {"relayer-keystore"}
-            holders.add(document["metadata"]["name"])
-    background = {f"{service}-background" for service in ("marketplace", "trainer", "aggregator", "verifier")}
-    assert holders == {*background, "trainer-worker"}
+    assert holders_of_keys(overlay[2]) == dict.fromkeys(SIGNERS, FORMS["account"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_key_is_in_one_place_that_the_overlay_chooses(form: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    chosen = tmp_path / "k8s" / "overlays" / "prod" / "kustomization.yaml"
+    text = chosen.read_text()
+    assert text.count("[../../components/account]") == 1
+    chosen.write_text(text.replace("[../../components/account]", f"[../../components/{form}]"))
+    rendered = render(chosen.parent)
+    (file := tmp_path / "rendered.yaml").write_text(rendered)
+    checked = subprocess.run([BIN / "kubernetes-validate", "--strict", "-k", "1.34", file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    documents = list(yaml.safe_load_all(rendered))
+    assert holders_of_keys(documents) == dict.fromkeys(SIGNERS, FORMS[form])
+    for _, pod in pods(documents):
+        assert secrets_used(pod) <= DOCUMENTED_SECRETS
+        assert mounted(pod) <= DOCUMENTED_SECRETS
+    # A variable of another name would be ignored, and the process would start without a key.
+    assert {name.removeprefix("REXIS_").lower() for name in FORMS[form][0]} <= RelayerSettings.model_fields.keys()
+
+
+def test_every_service_names_the_policy_of_its_chain(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
+    """The chain of the manifests is of an id that nobody knows, and `generic` would wait for a tag that its nodes do not have."""
+    settings = [document["data"] for document in overlay[2] if document["kind"] == "ConfigMap"]
+    assert len(settings) == len(SERVICES)
+    for data in settings:
+        assert int(data["REXIS_CHAIN_ID"]) not in KNOWN_CHAINS
+        assert data["REXIS_CHAIN_POLICY"] == "qbft"
+        assert isinstance(PRESETS[data["REXIS_CHAIN_POLICY"]].finality, int)
 
 
 def test_every_long_running_process_has_a_liveness_probe(overlay: tuple[str, Path, list[dict[str, Any]]]) -> None:
@@ -126,8 +188,7 @@ def test_every_long_running_process_has_a_liveness_probe(overlay: tuple[str, Pat
 
 
 def test_production_runs_images_by_digest() -> None:
-    rendered = subprocess.run([BIN / "kubectl", "kustomize", str(K8S / "overlays" / "prod")], check=True, capture_output=True)
-    for _, pod in pods(list(yaml.safe_load_all(rendered.stdout))):
+    for _, pod in pods(list(yaml.safe_load_all(render(K8S / "overlays" / "prod")))):
         for container in pod["containers"]:
             assert "@sha256:" in container["image"], container["image"]
 

@@ -77,10 +77,19 @@ class Service:
             return [to_hex(row.raw) for row in session.scalars(select(ChainTransaction).order_by(ChainTransaction.nonce))]
 
     def events(self) -> Counter[str]:
-        """What is stored, without its place on the chain."""
+        """What is stored, without its place on the chain, and without the times that follow from it."""
         with transaction(self.engine, read_only=True) as session:
             stored = session.scalars(select(ChainEvent)).all()
-        return Counter(str(decode_event(event.contract, [from_hex(topic) for topic in event.topics], event.data)) for event in stored)
+        return Counter(_without_times(event) for event in stored)
+
+
+def _without_times(event: ChainEvent) -> str:
+    decoded = decode_event(event.contract, [from_hex(topic) for topic in event.topics], event.data)
+    if decoded is None or event.contract != "InferenceRegistry":
+        return str(decoded)
+    # Its deadlines count from the block.
+    name, arguments = decoded
+    return str((name, {key: value for key, value in arguments.items() if key not in ("until", "deadline")}))
 
 
 class World:

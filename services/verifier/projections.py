@@ -81,6 +81,7 @@ class OperatorStakes:
     """Writes `operator_terms` and `operator_stake` from the events of the InferenceRegistry."""
 
     contract = "InferenceRegistry"
+    tables = (OperatorTerms, OperatorStake)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""
@@ -105,6 +106,7 @@ class BatchChallenges:
     """Writes `batch_challenge` from the events of the InferenceRegistry."""
 
     contract = "InferenceRegistry"
+    tables = (BatchChallenge,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""

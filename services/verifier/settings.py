@@ -10,6 +10,9 @@ class VerifierSettings(RelayerSettings):
 
     Each batch is one transaction that the operator pays for, about 150,000 gas whatever it holds, and at most one per model is made in
     `batch_seconds`: two seconds suit a local chain, a minute or more one that costs.
+
+    Where the operator stakes a bond on each batch, it is bound for the seven days in which the batch can be challenged: the stake bounds
+    the number of batches a week, so longer times between them suit it, and receipts wait while none of it is free.
     """
 
     service = "verifier"

@@ -14,11 +14,14 @@ from services.marketplace.catalogue import STATES
 from services.marketplace.grants import status_of
 from services.marketplace.models import AccessChange, CatalogueEntry, CommitteeMember, DatasetParent
 from services.trainer.models import RegisteredModel
-from services.verifier.models import CommittedBatch, VouchedModel
+from services.verifier.models import BatchChallenge, CommittedBatch, OperatorStake, OperatorTerms, VouchedModel
+from services.verifier.projections import OUTCOMES
 
 # In the order of the contract's enums.
 GRANTS = ("absent", "active", "expired", "suspended", "withdrawn")
 MODELS = ("absent", "authorised", "revoked")
+# Outcome of a batch by its stored status.
+BATCHES = (None, None, None, "final", "rejected")
 
 Difference = tuple[str, Any, Any]
 
@@ -103,9 +106,22 @@ def _verifier(session: Session, chain: Chain) -> Iterator[Difference]:
     for vouched in session.scalars(select(VouchedModel)):
         yield f"model {vouched.model}", models.isAuthorised(vouched.owner, from_hex(vouched.model, 32)).call(), vouched.authorised
     for batch in session.scalars(select(CommittedBatch)):
-        operator, _, count, owner, model, record = batches.get(from_hex(batch.id, 32)).call()[:6]
-        expected = (operator, count, owner, to_hex(model), to_hex(record))
-        yield f"batch {batch.id}", expected, (batch.operator, batch.count, batch.owner, batch.model, batch.record)
+        operator, committed, count, status, terms, owner, _, model, record = batches.get(from_hex(batch.id, 32)).call()
+        expected = (operator, count, owner, to_hex(model), to_hex(record), terms, BATCHES[status])
+        yield (
+            f"batch {batch.id}",
+            expected,
+            (batch.operator, batch.count, batch.owner, batch.model, batch.record, batch.terms, batch.outcome),
+        )
+        yield f"time of batch {batch.id}", committed + batches.CHALLENGE_TIME().call(), batch.until
+    for terms in session.scalars(select(OperatorTerms)):
+        told = batches.termsOf(terms.operator, terms.number).call()
+        yield f"terms {terms.number} of {terms.operator}", told, (terms.token, int(terms.bond), terms.arbiter)
+    for stake in session.scalars(select(OperatorStake)):
+        yield f"stake of {stake.operator}", batches.stakeOf(stake.operator, stake.token).call()[0], int(stake.total)
+    for made in session.scalars(select(BatchChallenge)):
+        outcome, deadline = batches.challengeOf(from_hex(made.batch, 32), made.index, made.challenger).call()
+        yield f"challenge of {made.batch}", (OUTCOMES[outcome], deadline), (made.outcome, made.deadline)
 
 
 _COMPARISONS: Mapping[str, Callable[[Session, Chain], Iterator[Difference]]] = {

@@ -16,8 +16,11 @@ from rexis.chain.calls import encode_call
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.events import decode_event
+from rexis.chain.permits import no_permit
 from rexis.chain.signer import LocalSigner, development_signer
 from rexis.client.relayed_calls import sign_call
+from rexis.commitments import LeafKind, batch_id
+from rexis.commitments.positional_tree import record_of
 from rexis.encoding import from_hex, to_hex
 from rexis.protocol.federation_rounds import RoundResult, Survivors, accumulate, approvals, federation_id, update_commitment
 from rexis.protocol.secagg_messages import secagg_context, survivors_hash
@@ -34,6 +37,7 @@ from tests.services.chain_process import rpc
 from tests.services.marketplace_on_chain import running_chain
 
 DEPTH, HMB, DAY = 5, 6, 86_400
+BOND = 50 * 10**18
 # The first two depend on what the others have put on the chain: after a reorganisation their turn comes too early.
 SERVICES = ("verifier", "aggregator", "trainer", "marketplace")
 OWNER, HEIR, MEMBER, CONSUMER = (LocalSigner.generate() for _ in range(4))
@@ -73,10 +77,19 @@ class Service:
             return [to_hex(row.raw) for row in session.scalars(select(ChainTransaction).order_by(ChainTransaction.nonce))]
 
     def events(self) -> Counter[str]:
-        """What is stored, without its place on the chain."""
+        """What is stored, without its place on the chain, and without the times that follow from it."""
         with transaction(self.engine, read_only=True) as session:
             stored = session.scalars(select(ChainEvent)).all()
-        return Counter(str(decode_event(event.contract, [from_hex(topic) for topic in event.topics], event.data)) for event in stored)
+        return Counter(_without_times(event) for event in stored)
+
+
+def _without_times(event: ChainEvent) -> str:
+    decoded = decode_event(event.contract, [from_hex(topic) for topic in event.topics], event.data)
+    if decoded is None or event.contract != "InferenceRegistry":
+        return str(decoded)
+    # Its deadlines count from the block.
+    name, arguments = decoded
+    return str((name, {key: value for key, value in arguments.items() if key not in ("until", "deadline")}))
 
 
 class World:
@@ -178,7 +191,12 @@ class World:
         self.register(OWNER)
         self.signed("trainer", OWNER, "ModelRegistry", "authorise", self.models[0], secrets.token_bytes(32), "https://example.org/m")
         closed = self.found(secrets.token_bytes(32))
+        operator, token = self.services["verifier"].signer.address, self.chain.deployment.contracts["LocalCredit"].address
+        self.own("verifier", "LocalCredit", "mint", operator, 10 * BOND)
+        self.own("verifier", "LocalCredit", "approve", self.chain.deployment.contracts["InferenceRegistry"].address, 10 * BOND)
         self.block()
+        self.own("verifier", "InferenceRegistry", "deposit", token, 2 * BOND, no_permit())
+        self.own("verifier", "InferenceRegistry", "setTerms", {"token": token, "bond": BOND, "arbiter": OWNER.address}, 0)
         self.own("verifier", "InferenceRegistry", "commit", OWNER.address, self.models[0], 1, secrets.token_bytes(32), 5)
         self.block()
 
@@ -191,7 +209,10 @@ class World:
         ctx = secagg_context(LOCAL_CHAIN_ID, self.registry, federation, 1, 1, manifest)
         times = (self.started + 3600, self.started + 7200)
         self.own("aggregator", "FederationRegistry", "openRound", federation, 1, 1, manifest, *times)
-        self.own("verifier", "InferenceRegistry", "commit", OWNER.address, self.models[1], 1, secrets.token_bytes(32), 7)
+        leaf = secrets.token_bytes(32)
+        inferences = self.chain.deployment.contracts["InferenceRegistry"].address
+        batch = batch_id(LOCAL_CHAIN_ID, inferences, operator, OWNER.address, self.models[1], 1)
+        self.own("verifier", "InferenceRegistry", "commit", OWNER.address, self.models[1], 1, record_of(LeafKind.RECEIPT, 1, leaf), 1)
         self.signed("marketplace", OWNER, "DatasetRegistry", "setPolicy", 1, secrets.token_bytes(32), "https://example.org/p", 1)
         self.signed("marketplace", OWNER, "AccessManager", "setCommittee", 1, [MEMBER.address], 0)
         self.block()
@@ -200,6 +221,7 @@ class World:
         }
         for site in SITES:
             self.signed("aggregator", site, "FederationRegistry", "commitUpdate", federation, ctx, commitments[site.address])
+        self.own("verifier", "InferenceRegistry", "challenge", batch, 0, leaf, [], secrets.token_bytes(32), no_permit())
         self.grant(MEMBER, policy=2, epoch=0)
         self.signed("marketplace", HEIR, "DatasetRegistry", "setState", 3, 1)
         self.block()
@@ -211,6 +233,7 @@ class World:
         self.signed("marketplace", MEMBER, "AccessManager", "revoke", 1, CONSUMER.address, HMB)
         self.signed("marketplace", OWNER, "DatasetRegistry", "transferFrom", OWNER.address, HEIR.address, 2)
         self.signed("trainer", OWNER, "ModelRegistry", "revoke", self.models[0], 2)
+        self.own("verifier", "InferenceRegistry", "answerChallenge", batch, 0, operator, secrets.token_bytes(32))
         self.block()
         result = RoundResult(
             federation=federation,

@@ -526,7 +526,7 @@ def test_the_auditor_asks_the_chain_itself(verifier: Verifier, model: bytes, rpc
 
     true = verdicts(bundle)
     asked = {"form", "checksum", "receipt-signature", "issuer-expected", "batch-id", "owner-expected", "inclusion"}
-    asked |= {"record-on-chain", "model-authorised"}
+    asked |= {"record-on-chain", "batch-unrejected", "model-authorised"}
     assert {name for name, verdict in true.items() if verdict is Verdict.PASS} == asked
     assert Verdict.FAIL not in true.values()
 

@@ -5,13 +5,21 @@ import json
 import sys
 from pathlib import Path
 
-from contracts.gas import access, federations, inferences
+from contracts.gas import access, delegation, evaluations, federations, inferences, jobs, rewards
 from contracts.gas.meter import Scenario, weighed_chain
 
 SNAPSHOT = Path(__file__).with_name("snapshot.json")
 # A call may cost this much more than the snapshot says.
 TOLERANCE = 0.05
-SCENARIOS: tuple[Scenario, ...] = (access.weigh, federations.weigh, inferences.weigh)
+SCENARIOS: tuple[Scenario, ...] = (
+    access.weigh,
+    federations.weigh,
+    inferences.weigh,
+    jobs.weigh,
+    evaluations.weigh,
+    rewards.weigh,
+    delegation.weigh,
+)
 
 
 def measure() -> dict[str, int]:

@@ -124,7 +124,7 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 
 lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(PIP) install -q uv
 	@$(UV_COMPILE) --all-extras -o requirements/lock.txt
-	@$(UV_COMPILE) --extra service --extra agent -c requirements/lock.txt -o requirements/service.txt
+	@$(UV_COMPILE) --extra service --extra kms --extra agent -c requirements/lock.txt -o requirements/service.txt
 	@$(BIN)/uv pip compile requirements/audit.in --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/audit.txt
 

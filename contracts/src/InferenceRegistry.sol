@@ -130,7 +130,7 @@ contract InferenceRegistry is Escrow {
     error ChallengeExists(bytes32 batch, uint64 index, address challenger);
     error WrongOutcome(bytes32 batch, uint64 index, address challenger, Outcome expected, Outcome got);
     error NotOperator(bytes32 batch, address caller);
-    error NotArbiter(bytes32 batch, address caller);
+    error NotArbiterOfBatch(bytes32 batch, address caller);
     error DeadlinePassed(uint48 deadline, uint256 blockTimestamp);
     error DeadlineNotReached(uint48 deadline, uint256 blockTimestamp);
 
@@ -253,7 +253,7 @@ contract InferenceRegistry is Escrow {
         Challenge storage made = _challengeOf(batch, index, challenger, Outcome.Answered);
         Terms storage terms = _termsOf(challenged);
         address caller = _msgSender();
-        if (caller != terms.arbiter) revert NotArbiter(batch, caller);
+        if (caller != terms.arbiter) revert NotArbiterOfBatch(batch, caller);
         if (block.timestamp > made.deadline) revert DeadlinePassed(made.deadline, block.timestamp);
         if (upheld) {
             _uphold(batch, index, challenger, reason);

@@ -280,7 +280,7 @@ contract ComputeJobsTest is ComputeJobsWorld {
             access.revoke(1, CONSUMER, GRU);
         } else if (pick == 1) {
             vm.prank(OWNER);
-            registry.setPolicy(1, keccak256("stricter"), "");
+            registry.setPolicy(1, keccak256("stricter"), "", 1);
         } else if (pick == 2) {
             vm.prank(OWNER);
             registry.setState(1, DatasetRegistry.State.Withdrawn);

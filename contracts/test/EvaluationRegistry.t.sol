@@ -301,6 +301,17 @@ contract EvaluationRegistryTest {
         }
     }
 
+    /// @dev As soon as nobody can fix it any more, anybody can end the evaluation, and not one block before.
+    function test_an_evaluation_waits_for_its_beacon_to_the_last_block() public {
+        _commitNonces(evaluation);
+        _run(evaluation);
+        uint256 last = block.number + 4 + 256;
+        vm.roll(last);
+        assert(!registry.isOverdue(evaluation) && blockhash(last - 256) != 0);
+        vm.roll(last + 1);
+        assert(registry.isOverdue(evaluation) && blockhash(last - 256) == 0);
+    }
+
     function test_a_nonce_is_the_one_committed_to_for_this_run_and_this_beacon() public {
         _commitNonces(evaluation);
         _run(evaluation);

@@ -148,7 +148,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         vm.expectRevert(_wrongOutcome(InferenceRegistry.Outcome.Answered, InferenceRegistry.Outcome.Open));
         _rule(ARBITER, upheld);
         _answer();
-        vm.expectRevert(abi.encodeWithSelector(InferenceRegistry.NotArbiter.selector, batch, OPERATOR));
+        vm.expectRevert(abi.encodeWithSelector(InferenceRegistry.NotArbiterOfBatch.selector, batch, OPERATOR));
         _rule(OPERATOR, upheld);
         _rule(ARBITER, upheld);
         if (upheld) {

@@ -23,6 +23,8 @@ INSTITUTIONS, THREADS, RATE = 12, 4, 3.0
 BURST = 12
 LONGEST_PAUSE_S = 6.0
 TEARS = 0.3
+# What the relay has just done when the kill comes: a call got into one of these states; or anything.
+MOMENTS: tuple[tuple[str, ...], ...] = (("signed",), ("submitted",), ("mined", "confirmed"), ("mined", "confirmed"), ())
 # Nothing at all may go on for so long before a run gives up: longer than the longest back-off of a background job.
 PATIENCE_S = 180.0
 
@@ -98,7 +100,10 @@ def _next_kill(
     _spare(estate, done, victim)
     if choice.random() < 0.7:
         stream.burst(choice.randint(1, BURST))
-        # From before the first of them is signed to after the last one is mined.
+    moment = choice.choice(MOMENTS)
+    if moment:
+        estate.meet(moment)
+    else:
         time.sleep(choice.uniform(0.0, 1.5))
     return estate.kill(victim, torn=torn)
 

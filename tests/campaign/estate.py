@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.signer import LOCAL_CHAIN_ID, LocalSigner
 from services.foundation.chain_index import ChainBlock
-from services.foundation.database import open_engine, transaction
+from services.foundation.database import now, open_engine, transaction
 from services.foundation.outbox.transactions import ChainIntent
 from services.local.chain_state import Copying
 from services.local.composition import ROOT, Composition
@@ -40,6 +40,7 @@ ENDED = ("final", "failed")
 STATE_INTERVAL_S = 1.0
 COMPARED_BLOCKS = 100
 LONGEST_START_S = 120.0
+LONGEST_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Estate:
         self.wait(lambda: self.supervisor.status[victim].runs > runs, f"the supervisor starts the {victim} again")
         if victim == "chain":
             self.supervisor.wait_ready()  # the contracts may have to be put there again
-        now = self._hashes(head)
-        lost = sum(now.get(number) != block_hash for number, block_hash in hashes.items())
+        after = self._hashes(head)
+        lost = sum(after.get(number) != block_hash for number, block_hash in hashes.items())
         return Kill(victim, round(at_s, 2), torn, intents, lost, max(0, head - known))
 
     def is_kept(self, since: float, *, copied: bool) -> bool:
@@ -154,6 +155,18 @@ class Estate:
             found = session.execute(select(ChainIntent.state, func.count()).group_by(ChainIntent.state)).all()
         return dict(sorted((state, count) for state, count in found))
 
+    def meet(self, states: Collection[str]) -> None:
+        """Wait until a call has just got into one of these states, but not for long."""
+        asked = now()
+        newest = select(func.max(ChainIntent.state_since)).where(ChainIntent.state.in_(states))
+        deadline = time.monotonic() + LONGEST_WAIT_S
+        while time.monotonic() < deadline:
+            with transaction(self.engine, read_only=True) as session:
+                latest = session.scalars(newest).one()
+            if latest is not None and latest > asked:
+                return
+            time.sleep(0.01)
+
     def unsettled(self) -> int:
         """Promised calls that are neither final nor failed."""
         return sum(count for state, count in self.intents().items() if state not in ENDED)
@@ -167,10 +180,10 @@ class Estate:
         deadline = time.monotonic() + patience_s
         while self.unsettled() or self.indexed() < self.head():
             self.supervisor.wait_failure(lambda: True)
-            now = (self.intents(), self.indexed())
-            if now != seen:
-                seen, deadline = now, time.monotonic() + patience_s
-            assert time.monotonic() < deadline, f"nothing goes on any more: calls {now[0]}, index at {now[1]} of {self.head()}"
+            stand = (self.intents(), self.indexed())
+            if stand != seen:
+                seen, deadline = stand, time.monotonic() + patience_s
+            assert time.monotonic() < deadline, f"nothing goes on any more: calls {stand[0]}, index at {stand[1]} of {self.head()}"
             time.sleep(0.2)
 
     def logged(self, victim: str, event: str) -> int:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import LocalSigner
@@ -25,7 +25,7 @@ from rexis.client.sign_in import SignInSession
 from rexis.encoding import canonical_json, sha256, to_hex
 from rexis.errors import RexisError, ServiceError, UnavailableError
 from services.foundation.database import transaction
-from services.foundation.outbox.transactions import enqueue_call
+from services.foundation.outbox.transactions import ChainIntent, enqueue_call
 from tests.services.marketplace_on_chain import POLICY, croissant
 
 PURPOSE = 6
@@ -33,6 +33,8 @@ TERM_S = 30 * 86_400
 PAUSE_S = 0.2
 # A door that stays shut so long is shut: what the chain lost comes back sooner.
 PATIENCE_S = 120.0
+# Above it nothing new is handed in, so that kills meet calls in every state and not only a queue.
+MOST_QUEUED = 30
 
 Mark = tuple[str, ...]
 
@@ -226,11 +228,17 @@ class Stream:
         for each in data:
             self.book.write(Promise("gate", ("Gate", each.hex()), each.hex()))
 
+    def _backlog(self) -> int:
+        with transaction(self.engine, read_only=True) as session:
+            return session.scalars(select(func.count()).select_from(ChainIntent).where(ChainIntent.state == "queued")).one()
+
     def _run(self, number: int, threads: int) -> None:
         mine = self.institutions[number::threads]
         turn = 0
         try:
             while not self._stopped.wait(self._pause * mine[0].choice.uniform(0.2, 1.8)):
+                if self._backlog() > MOST_QUEUED:
+                    continue
                 mine[turn % len(mine)].act()
                 turn += 1
                 if turn % 4 == 0:

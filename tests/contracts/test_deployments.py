@@ -217,8 +217,8 @@ def test_a_missing_contract_is_named(anvil: str, chain: Chain, deployment: Deplo
     chain.web3.provider.make_request("anvil_setCode", [deployment.contracts["Forwarder"].address, "0x"])
     with pytest.raises(WrongChainError, match="expected Forwarder at 0x5FbD"):
         Chain.connect(anvil, deployment)
-    with pytest.raises(WrongChainError, match="has no ComputeJobs"):
-        chain.contract("ComputeJobs")
+    with pytest.raises(WrongChainError, match="has no Ombudsman"):
+        chain.contract("Ombudsman")
 
 
 def test_a_chain_that_does_not_answer_is_unavailable(deployment: Deployment) -> None:

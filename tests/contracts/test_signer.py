@@ -1,5 +1,6 @@
 """Keys: what they sign, what they refuse, and key files."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from eth_account import Account
 
 from rexis.chain.signer import DEVELOPMENT_ADDRESSES, LocalSigner, development_signer
 from rexis.errors import ConfigurationError, KeyFileError
+from rexis.protocol.sign_in import SignInMessage
 from rexis.protocol.typed_data import Domain, TypedMessage, verify_signer
 
 FIELDS = {"nonce": 0, "to": "0x" + "11" * 20, "value": 0, "gas": 21_000, "maxFeePerGas": 1, "maxPriorityFeePerGas": 1, "data": b""}
@@ -14,6 +16,11 @@ FIELDS = {"nonce": 0, "to": "0x" + "11" * 20, "value": 0, "gas": 21_000, "maxFee
 
 def message(chain_id: int) -> TypedMessage:
     return TypedMessage(Domain(chain_id), "Note(uint256 number)", {"number": 7})
+
+
+def sign_in_message(address: str, chain_id: int) -> SignInMessage:
+    issued = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+    return SignInMessage("m.test", address, "Sign in.", "https://m.test", "1", chain_id, "abcdefgh", issued, issued + timedelta(hours=1))
 
 
 @pytest.mark.parametrize("index", [0, 9, 19])
@@ -27,6 +34,9 @@ def test_development_keys_sign_on_the_local_chain_only(index: int) -> None:
             signer.sign_transaction(FIELDS | {"chainId": chain_id})
         with pytest.raises(ConfigurationError, match="well-known development key"):
             signer.sign_typed_data(message(chain_id))
+        # What `rexis login` does before it keeps anything.
+        with pytest.raises(ConfigurationError, match="well-known development key"):
+            signer.sign_in(sign_in_message(signer.address, chain_id))
 
 
 def test_the_list_of_development_addresses_is_the_mnemonics() -> None:

@@ -435,6 +435,8 @@ def test_hostile_der_is_no_signature(signature: bytes) -> None:
         (b"", "SubjectPublicKeyInfo"),
         (bytes(1 << 20), "at most 512 bytes"),
     ],
+    # Named, since some of these keys are new in every process.
+    ids=("another curve", "a larger curve", "RSA", "trailing byte", "cut short", "no point", "nothing", "too long"),
 )
 def test_keys_that_are_no_accounts_are_refused(der: bytes, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

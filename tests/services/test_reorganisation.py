@@ -192,7 +192,7 @@ class World:
         times = (self.started + 3600, self.started + 7200)
         self.own("aggregator", "FederationRegistry", "openRound", federation, 1, 1, manifest, *times)
         self.own("verifier", "InferenceRegistry", "commit", OWNER.address, self.models[1], 1, secrets.token_bytes(32), 7)
-        self.signed("marketplace", OWNER, "DatasetRegistry", "setPolicy", 1, secrets.token_bytes(32), "https://example.org/p")
+        self.signed("marketplace", OWNER, "DatasetRegistry", "setPolicy", 1, secrets.token_bytes(32), "https://example.org/p", 1)
         self.signed("marketplace", OWNER, "AccessManager", "setCommittee", 1, [MEMBER.address], 0)
         self.block()
         commitments = {
@@ -227,7 +227,7 @@ class World:
         self.own("aggregator", "FederationRegistry", "finalise", result.fields(), approved)
         self.signed("aggregator", OWNER, "FederationRegistry", "close", closed)
         self.grant(OWNER, policy=2, epoch=2)
-        self.signed("marketplace", HEIR, "DatasetRegistry", "setMetadata", 2, secrets.token_bytes(32), "https://example.org/q")
+        self.signed("marketplace", HEIR, "DatasetRegistry", "setMetadata", 2, secrets.token_bytes(32), "https://example.org/q", 1)
         self.block()
         self.settle()
 

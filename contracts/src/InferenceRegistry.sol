@@ -100,7 +100,8 @@ contract InferenceRegistry is Escrow {
         uint64 sequence,
         bytes32 record,
         uint32 count,
-        uint16 terms
+        uint16 terms,
+        uint48 until
     );
     event BatchFinalised(bytes32 indexed batch, address indexed operator);
     event BatchRejected(bytes32 indexed batch, address indexed operator, address indexed challenger, uint64 index);
@@ -194,7 +195,8 @@ contract InferenceRegistry is Escrow {
         if (_batches[batch].status != Status.Absent) revert BatchExists(batch);
         uint16 terms = _lock(operator);
         _batches[batch] = Batch(operator, uint40(block.timestamp), count, Status.Pending, terms, owner, 0, model, record);
-        emit BatchCommitted(batch, operator, model, owner, sequence, record, count, terms);
+        uint48 until = uint48(block.timestamp) + CHALLENGE_TIME;
+        emit BatchCommitted(batch, operator, model, owner, sequence, record, count, terms, until);
     }
 
     /// @notice Challenges the answer at an index; the caller puts in as much as is staked on the batch.

@@ -16,6 +16,14 @@ def test_no_call_is_dearer_than_the_snapshot_allows(measured: dict[str, int]) ->
     assert compare(json.loads(SNAPSHOT.read_text()), measured) == []
 
 
+def test_a_thousand_answers_are_anchored_within_the_bounds_that_were_promised(measured: dict[str, int]) -> None:
+    """Issue 4: 210,000 for the first batch, 175,000 for later ones; with a stake, the call that frees the bond included."""
+    for more, bound in ((", first", 210_000), ("", 175_000)):
+        plain = measured[f"commit 1,000 receipts{more}, sent"]
+        staked = measured[f"commit 1,000 receipts, staked{more}, sent"] + measured[f"finalise a staked batch{more}, sent"]
+        assert max(plain, staked) <= bound
+
+
 def test_weighing_again_gives_the_same_figures(measured: dict[str, int]) -> None:
     assert measure() == measured
 

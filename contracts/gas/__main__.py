@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.gas import access, delegation, evaluations, federations, inferences, jobs, rewards
@@ -28,6 +29,12 @@ def measure() -> dict[str, int]:
         for scenario in SCENARIOS:
             scenario(meter)
         return meter.gas
+
+
+def both_ways(gas: Mapping[str, int]) -> list[str]:
+    """Names of calls that were weighed relayed and sent."""
+    names = [name.removesuffix(", relayed") for name in gas if name.endswith(", relayed")]
+    return [name for name in names if f"{name}, sent" in gas]
 
 
 def compare(snapshot: dict[str, int], measured: dict[str, int]) -> list[str]:

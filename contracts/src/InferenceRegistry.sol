@@ -85,10 +85,16 @@ contract InferenceRegistry is Escrow {
     /// @notice Time to judge a challenge that was answered.
     uint48 public constant RULING_TIME = 14 days;
 
+    /// @notice Has the half of a lost bond that nobody gets; no key is known for it, so nobody can withdraw it.
+    address public constant BURNT = 0x000000000000000000000000000000000000dEaD;
+
     ModelRegistry public immutable MODELS;
 
+    /// @notice Number of an operator's present terms, and what the next `setTerms` must name; 0 before the first.
+    mapping(address operator => uint16) public termsCount;
+
     mapping(bytes32 batch => Batch) private _batches;
-    mapping(address operator => Terms[]) private _terms;
+    mapping(address operator => mapping(uint16 number => Terms)) private _terms;
     mapping(address operator => mapping(address token => Stake)) private _stakes;
     mapping(bytes32 batch => mapping(uint64 index => mapping(address challenger => Challenge))) private _challenges;
 
@@ -100,7 +106,8 @@ contract InferenceRegistry is Escrow {
         uint64 sequence,
         bytes32 record,
         uint32 count,
-        uint16 terms
+        uint16 terms,
+        uint48 until
     );
     event BatchFinalised(bytes32 indexed batch, address indexed operator);
     event BatchRejected(bytes32 indexed batch, address indexed operator, address indexed challenger, uint64 index);
@@ -168,14 +175,15 @@ contract InferenceRegistry is Escrow {
     /// @param version Present number of the caller's terms (`termsCount`).
     function setTerms(Terms calldata terms, uint16 version) external {
         address operator = _msgSender();
-        uint16 expected = termsCount(operator);
+        uint16 expected = termsCount[operator];
         if (version != expected) revert TermsVersionMismatch(expected, version);
         bool nothing = terms.bond == 0;
         if (nothing != (terms.token == address(0)) || nothing != (terms.arbiter == address(0)) || terms.arbiter == operator) {
             revert InvalidTerms(terms.token, terms.bond, terms.arbiter);
         }
         if (!nothing && !TOKENS.isAccepted(terms.token)) revert TokenNotAccepted(terms.token);
-        _terms[operator].push(terms);
+        termsCount[operator] = version + 1;
+        _terms[operator][version + 1] = terms;
         emit TermsSet(operator, version + 1, terms.token, terms.bond, terms.arbiter);
     }
 
@@ -194,7 +202,8 @@ contract InferenceRegistry is Escrow {
         if (_batches[batch].status != Status.Absent) revert BatchExists(batch);
         uint16 terms = _lock(operator);
         _batches[batch] = Batch(operator, uint40(block.timestamp), count, Status.Pending, terms, owner, 0, model, record);
-        emit BatchCommitted(batch, operator, model, owner, sequence, record, count, terms);
+        uint48 until = uint48(block.timestamp) + CHALLENGE_TIME;
+        emit BatchCommitted(batch, operator, model, owner, sequence, record, count, terms, until);
     }
 
     /// @notice Challenges the answer at an index; the caller puts in as much as is staked on the batch.
@@ -244,7 +253,8 @@ contract InferenceRegistry is Escrow {
 
     /// @notice The arbiter judges a challenge that was answered: upheld, and the batch is rejected; or dismissed, and the challenger's
     /// bond is the operator's.
-    /// @dev Keeps: the first challenge that is upheld has the batch's bond; every other one gets its own back (`settle`).
+    /// @dev Keeps: the first challenge that is upheld has half of the batch's bond, and the operator has lost all of it whoever was the
+    /// first; every other one gets its own back (`settle`).
     /// @param reason Salted digest of the grounds.
     function rule(bytes32 batch, uint64 index, address challenger, bool upheld, bytes32 reason) external {
         if (reason == 0) revert MissingReason();
@@ -323,8 +333,8 @@ contract InferenceRegistry is Escrow {
     }
 
     /// @notice An operator's terms by their number, from 1; all zero for 0, under which nothing is staked.
-    function termsOf(address operator, uint16 number) external view returns (Terms memory terms) {
-        if (number != 0) terms = _terms[operator][number - 1];
+    function termsOf(address operator, uint16 number) external view returns (Terms memory) {
+        return _terms[operator][number];
     }
 
     /// @notice What an operator has put in of a token, and how much of it is locked.
@@ -336,13 +346,6 @@ contract InferenceRegistry is Escrow {
     function get(bytes32 batch) public view returns (Batch memory committed) {
         committed = _batches[batch];
         if (committed.status == Status.Absent) revert UnknownBatch(batch);
-    }
-
-    /// @notice Number of an operator's present terms, and what the next `setTerms` must name; 0 before the first.
-    function termsCount(address operator) public view returns (uint16) {
-        // 65,536 terms would need as many calls of one operator, whose own batches alone would suffer.
-        // forge-lint: disable-next-line(unsafe-typecast)
-        return uint16(_terms[operator].length);
     }
 
     /// @notice Id of the batch with this number that this operator makes of answers of this model.
@@ -357,9 +360,9 @@ contract InferenceRegistry is Escrow {
 
     /// @dev Locks the bond of the present terms. Returns their number, 0 where they stake nothing.
     function _lock(address operator) private returns (uint16 number) {
-        number = termsCount(operator);
+        number = termsCount[operator];
         if (number == 0) return 0;
-        Terms storage terms = _terms[operator][number - 1];
+        Terms storage terms = _terms[operator][number];
         uint96 bond = terms.bond;
         if (bond == 0) return 0;
         Stake storage stake = _stakes[operator][terms.token];
@@ -368,7 +371,8 @@ contract InferenceRegistry is Escrow {
         stake.locked += bond;
     }
 
-    /// @dev The challenger has his own bond back, and the batch's besides.
+    /// @dev The challenger has his own bond back, and half of the batch's besides. The other half is nobody's: an operator who is caught
+    /// could else challenge his own batch under another name, be the first whose challenge is upheld, and lose nothing.
     function _uphold(bytes32 batch, uint64 index, address challenger, bytes32 reason) private {
         Batch storage rejected = _batches[batch];
         Terms storage terms = _termsOf(rejected);
@@ -380,7 +384,9 @@ contract InferenceRegistry is Escrow {
         _close(batch, index, challenger, Outcome.Upheld, reason);
         emit BatchRejected(batch, rejected.operator, challenger, index);
         emit StakeChanged(rejected.operator, terms.token, stake.total);
-        _credit(terms.token, challenger, 2 * uint256(bond));
+        uint256 reward = bond / 2;
+        _credit(terms.token, challenger, bond + reward);
+        _credit(terms.token, BURNT, bond - reward);
     }
 
     function _close(bytes32 batch, uint64 index, address challenger, Outcome outcome, bytes32 reason) private {
@@ -396,7 +402,7 @@ contract InferenceRegistry is Escrow {
 
     /// @dev Of a batch that has terms.
     function _termsOf(Batch storage batch) private view returns (Terms storage) {
-        return _terms[batch.operator][batch.terms - 1];
+        return _terms[batch.operator][batch.terms];
     }
 
     function _challengeOf(bytes32 batch, uint64 index, address challenger, Outcome expected)

@@ -33,6 +33,7 @@ contract InferenceStakeHandler is InferenceStakeWorld {
     mapping(address operator => uint256) private bound;
     mapping(address account => uint256) private owed;
     uint256 private against;
+    uint256 private burnt;
 
     mapping(bytes32 call => uint256) public succeeded;
     uint256 public attempts;
@@ -215,11 +216,11 @@ contract InferenceStakeHandler is InferenceStakeWorld {
             }
             _withdraw(who);
         }
-        assert(credit.balanceOf(address(registry)) == 0);
+        assert(credit.balanceOf(address(registry)) == burnt && _creditOf(registry.BURNT()) == burnt);
     }
 
     function check() external view {
-        uint256 sum = against;
+        uint256 sum = against + burnt;
         for (uint256 i = 0; i < 5; ++i) {
             address who = party(i);
             InferenceRegistry.Stake memory stake = registry.stakeOf(who, address(credit));
@@ -295,7 +296,8 @@ contract InferenceStakeHandler is InferenceStakeWorld {
         batch.status = InferenceRegistry.Status.Rejected;
         staked[batch.operator] -= batch.bond;
         bound[batch.operator] -= batch.bond;
-        owed[dispute.challenger] += batch.bond;
+        owed[dispute.challenger] += batch.bond / 2;
+        burnt += batch.bond - batch.bond / 2;
         _closed(dispute, batch, InferenceRegistry.Outcome.Upheld, dispute.challenger, batch.bond);
     }
 

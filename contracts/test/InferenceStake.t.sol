@@ -17,6 +17,8 @@ abstract contract InferenceStakeWorld {
     address internal constant CHALLENGER = address(0xC4);
     bytes32 internal constant MODEL = keccak256("model");
     uint96 internal constant BOND = 50 ether;
+    /// @dev Of a challenger who was right: his own bond, and half of the batch's.
+    uint256 internal constant REWARDED = uint256(BOND) + BOND / 2;
 
     ModelRegistry internal models;
     PaymentTokens internal tokens;
@@ -125,7 +127,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(registry.get(_commit(OPERATOR, 2)).terms == 0);
     }
 
-    function test_silence_is_guilt_and_the_challenger_has_both_bonds() public {
+    function test_silence_is_guilt_and_the_challenger_has_his_bond_and_half_of_the_other() public {
         _challenge(CHALLENGER, batch, 1);
         assert(registry.statusOf(batch) == InferenceRegistry.Status.Challenged);
         uint48 deadline = registry.challengeOf(batch, 0, CHALLENGER).deadline;
@@ -137,7 +139,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         _answer();
         registry.settle(batch, 0, CHALLENGER);
         assert(registry.statusOf(batch) == InferenceRegistry.Status.Rejected);
-        assert(_outcome() == InferenceRegistry.Outcome.Upheld && _creditOf(CHALLENGER) == 2 * uint256(BOND));
+        assert(_outcome() == InferenceRegistry.Outcome.Upheld && _creditOf(CHALLENGER) == REWARDED);
         _assertStake(2 * BOND, 0);
         vm.expectRevert(_wrongOutcome(InferenceRegistry.Outcome.Open, InferenceRegistry.Outcome.Upheld));
         registry.settle(batch, 0, CHALLENGER);
@@ -152,7 +154,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         _rule(OPERATOR, upheld);
         _rule(ARBITER, upheld);
         if (upheld) {
-            assert(_creditOf(CHALLENGER) == 2 * uint256(BOND) && _creditOf(OPERATOR) == 0);
+            assert(_creditOf(CHALLENGER) == REWARDED && _creditOf(OPERATOR) == 0);
             _assertStake(2 * BOND, 0);
         } else {
             assert(_creditOf(CHALLENGER) == 0 && _creditOf(OPERATOR) == BOND);
@@ -193,8 +195,23 @@ contract InferenceStakeTest is InferenceStakeWorld {
         registry.settle(batch, 0, CHALLENGER);
         registry.settle(batch, 0, puppet);
         assert(registry.challengeOf(batch, 0, puppet).outcome == InferenceRegistry.Outcome.Moot);
-        assert(_creditOf(CHALLENGER) == 2 * uint256(BOND) && _creditOf(puppet) == BOND && registry.get(batch).open == 0);
+        assert(_creditOf(CHALLENGER) == REWARDED && _creditOf(puppet) == BOND && registry.get(batch).open == 0);
         assert(credit.balanceOf(address(registry)) == 2 * uint256(BOND) + 3 * uint256(BOND));
+    }
+
+    function test_an_operator_who_convicts_himself_under_another_name_loses_half_of_the_bond_for_good() public {
+        address puppet = address(0x50C);
+        _fund(puppet, BOND);
+        _challenge(CHALLENGER, batch, 1);
+        // He puts the arbiter's ruling off, and lets his puppet win in the meantime.
+        _answer();
+        _challenge(puppet, batch, 1);
+        vm.warp(registry.challengeOf(batch, 0, puppet).deadline + 1);
+        registry.settle(batch, 0, puppet);
+        registry.settle(batch, 0, CHALLENGER);
+        assert(_creditOf(puppet) == REWARDED && _creditOf(CHALLENGER) == BOND);
+        _assertStake(2 * BOND, 0);
+        assert(_creditOf(registry.BURNT()) == BOND / 2);
     }
 
     function test_a_challenge_needs_a_leaf_a_stake_and_time() public {
@@ -293,7 +310,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         registry.settle(batch, 0, CHALLENGER);
         vm.prank(CHALLENGER);
         registry.withdraw(address(credit), CHALLENGER);
-        assert(credit.balanceOf(CHALLENGER) == 11 * uint256(BOND));
+        assert(credit.balanceOf(CHALLENGER) == 9 * uint256(BOND) + REWARDED);
     }
 
     function _answer() private {

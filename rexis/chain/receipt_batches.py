@@ -15,6 +15,8 @@ from rexis.protocol.receipt_signature import receipt_message
 
 INFERENCES, MODELS = "InferenceRegistry", "ModelRegistry"
 ABSENT, AUTHORISED = 0, 1
+# Statuses of a batch.
+CHALLENGED, REJECTED = 2, 4
 REASONS = ("no reason", "model withdrawn", "data withdrawn", "key compromise", "audit failed", "superseded", "tooling bug")
 
 
@@ -48,6 +50,26 @@ def verify_committed(chain: Chain, bundle: ReceiptBundle) -> None:
         _verify_transaction(chain, bundle)
     except NODE_FAILURES as error:
         raise _no_answer(error) from error
+
+
+def is_contested(chain: Chain, batch: bytes) -> bool:
+    """Whether somebody challenged an answer in this batch (id, 32 bytes), and it is not decided yet.
+
+    Raises:
+        UnavailableError: the node does not answer.
+    """
+    return _status(chain, batch) == CHALLENGED
+
+
+def verify_unrejected(chain: Chain, batch: bytes) -> None:
+    """Check that no challenge of an answer in this batch (id, 32 bytes) was upheld.
+
+    Raises:
+        VerificationError: one was, by the arbiter or because the operator did not answer it in time.
+        UnavailableError: the node does not answer.
+    """
+    if _status(chain, batch) == REJECTED:
+        raise VerificationError(f"batch {to_hex(batch)} was rejected: a challenge of one of its answers was upheld")
 
 
 def verify_signed(chain: Chain, bundle: ReceiptBundle) -> None:
@@ -98,6 +120,14 @@ def _batch(chain: Chain, identifier: bytes) -> dict[str, Any]:
     except ContractLogicError as error:
         raise VerificationError(f"the registry holds no batch {to_hex(identifier)}") from error
     return {"operator": operator, "owner": owner, "model": to_hex(model), "record": to_hex(record), "count": count}
+
+
+def _status(chain: Chain, batch: bytes) -> int:
+    try:
+        status: int = chain.contract(INFERENCES).functions.statusOf(batch).call()
+    except NODE_FAILURES as error:
+        raise _no_answer(error) from error
+    return status
 
 
 def _claimed(bundle: ReceiptBundle) -> dict[str, Any]:

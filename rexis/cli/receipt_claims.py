@@ -29,6 +29,7 @@ CLAIMS: Mapping[str, str] = MappingProxyType(
         "inclusion": "The batch's record commits to the receipt at its index",
         "record-expected": "The record is the one that you read from the chain",
         "record-on-chain": "The registry holds the batch, from the transaction and block that the bundle names",
+        "batch-unrejected": "No challenge of an answer in the batch was upheld on chain",
         "model-authorised": "The owner vouches for the model on chain, and has not taken it back",
         "model-record": "The model file is the model of the receipt",
         "input": "The input file holds the input of the receipt",
@@ -37,6 +38,7 @@ CLAIMS: Mapping[str, str] = MappingProxyType(
         "privacy": "Nobody but who holds the keys could read input or output",
     }
 )
+CHALLENGED = "an answer in the batch is challenged on chain, and it is not decided yet: check again later"
 NO_STATEMENT_ON_PRIVACY = "no check of a receipt says anything about confidentiality"
 
 
@@ -128,16 +130,19 @@ def _on_chain(bundle: ReceiptBundle, evidence: Evidence) -> dict[str, Check | st
     if evidence.rpc_url is None:
         missing = "name a node with --rpc"
         signed = Check(partial(_verify_signature_offline, bundle))
-        return {"receipt-signature": signed, "record-on-chain": missing, "model-authorised": missing}
+        return {"receipt-signature": signed, "record-on-chain": missing, "batch-unrejected": missing, "model-authorised": missing}
     from rexis.chain.connection import Chain
-    from rexis.chain.receipt_batches import chain_id_of, verify_committed, verify_signed, verify_vouched
+    from rexis.chain.receipt_batches import chain_id_of, is_contested, verify_committed, verify_signed, verify_unrejected, verify_vouched
     from rexis.cli.identity import trusted_deployment
 
     # The node says which chain it is, and is held to that chain's record: what the bundle says is what is to be checked.
     chain = Chain.connect(evidence.rpc_url, trusted_deployment(chain_id_of(evidence.rpc_url)))
+    # Another batch's fate says nothing, so this one has to be the chain's first.
+    unrejected = Check(partial(verify_unrejected, chain, bundle.batch.id), needs=("record-on-chain",))
     return {
         "receipt-signature": Check(partial(verify_signed, chain, bundle)),
         "record-on-chain": Check(partial(verify_committed, chain, bundle)),
+        "batch-unrejected": CHALLENGED if is_contested(chain, bundle.batch.id) else unrejected,
         "model-authorised": Check(partial(verify_vouched, chain, bundle.batch.owner, bundle.receipt.model)),
     }
 

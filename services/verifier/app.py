@@ -3,8 +3,14 @@
 from fastapi import FastAPI
 
 from services.foundation.assembly import create_api
+from services.foundation.relays import relay_progress_router, relay_router
 from services.verifier.routes import router
 from services.verifier.settings import VerifierSettings
+
+# Calls that the verifier sends as they are: of whoever holds a receipt, of operators, and of arbiters.
+DOORS = {
+    "InferenceRegistry": ("deposit", "unstake", "setTerms", "challenge", "answerChallenge", "rule", "settle", "finalise", "withdraw"),
+}
 
 
 def create_app(settings: VerifierSettings | None = None) -> FastAPI:
@@ -13,5 +19,5 @@ def create_app(settings: VerifierSettings | None = None) -> FastAPI:
         settings or VerifierSettings.from_environment(),
         title="Rexis verifier",
         summary="Inference receipts signed by providers, kept and committed on chain for whoever holds them to it.",
-        routers=[router],
+        routers=[router, relay_router(DOORS), relay_progress_router()],
     )

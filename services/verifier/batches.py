@@ -1,5 +1,6 @@
 """Batches as their readers see them: how far a receipt got, and the bundle that shows it on chain without this service."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,9 +11,10 @@ from rexis.commitments import LeafKind, MerkleTree, Receipt
 from rexis.encoding import from_hex
 from rexis.protocol.receipt_bundle import BatchIdentity, CommittedIn, ReceiptBundle
 from services.foundation.problems import conflict, not_found
-from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
+from services.verifier.models import BatchChallenge, CommittedBatch, OperatorTerms, ReceiptBatch, StoredReceipt
 from services.verifier.owners import lack_of_owner
 from services.verifier.receipts import may_read, receipt_of
+from services.verifier.stakes import Status, challenges_of, status_of, terms_of
 
 State = Literal["waiting", "set-aside", "promised", "on-chain"]
 
@@ -28,6 +30,7 @@ class Standing:
         receipt: with batch and index once the batch is on chain.
         batch: its batch, None until it has one.
         committed: where the chain holds the batch, None before it does.
+        status: what became of the batch there, None before it is there.
     """
 
     state: State
@@ -35,6 +38,18 @@ class Standing:
     receipt: Receipt
     batch: ReceiptBatch | None = None
     committed: CommittedBatch | None = None
+    status: Status | None = None
+
+
+@dataclass(frozen=True)
+class BatchStanding:
+    """A batch; where the chain holds it and what became of it there, both None before it does; what is staked on it; its challenges."""
+
+    batch: ReceiptBatch
+    committed: CommittedBatch | None
+    status: Status | None
+    terms: OperatorTerms | None
+    challenges: Sequence[BatchChallenge]
 
 
 def standing(session: Session, stored: StoredReceipt) -> Standing:
@@ -49,7 +64,8 @@ def standing(session: Session, stored: StoredReceipt) -> Standing:
     committed = committed_as(session, batch)
     if committed is None:
         return Standing("promised", None, receipt, batch)
-    return Standing("on-chain", None, replace(receipt, batch=from_hex(batch.id), index=stored.batch_index), batch, committed)
+    placed = replace(receipt, batch=from_hex(batch.id), index=stored.batch_index)
+    return Standing("on-chain", None, placed, batch, committed, status_of(session, committed))
 
 
 def committed_as(session: Session, batch: ReceiptBatch) -> CommittedBatch | None:
@@ -58,8 +74,8 @@ def committed_as(session: Session, batch: ReceiptBatch) -> CommittedBatch | None
     return found if found is not None and (found.record, found.count) == (batch.record, batch.count) else None
 
 
-def readable(session: Session, batch_id: str, reader: str) -> tuple[ReceiptBatch, CommittedBatch | None]:
-    """A batch in which `reader` has a receipt, and where the chain holds it.
+def readable(session: Session, batch_id: str, reader: str) -> BatchStanding:
+    """A batch in which `reader` has a receipt, and what the chain tells of it.
 
     Raises:
         Problem: 404.
@@ -68,7 +84,10 @@ def readable(session: Session, batch_id: str, reader: str) -> tuple[ReceiptBatch
     if session.scalars(mine).first() is None:
         raise not_found("batch", batch_id)
     batch = session.get_one(ReceiptBatch, batch_id)
-    return batch, committed_as(session, batch)
+    committed = committed_as(session, batch)
+    if committed is None:
+        return BatchStanding(batch, None, None, None, ())
+    return BatchStanding(batch, committed, status_of(session, committed), terms_of(session, committed), challenges_of(session, committed))
 
 
 def bundle(session: Session, stored: StoredReceipt) -> ReceiptBundle:

@@ -25,11 +25,12 @@ from services.verifier.batches import committed_as
 from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt, VouchedModel
 from services.verifier.owners import answers_for
 from services.verifier.receipts import receipt_of
+from services.verifier.stakes import lack_of_stake
 
 log = structlog.get_logger(__name__)
 
 REGISTRY = "InferenceRegistry"
-# About 150,000 is used; a first batch of a contract needs 30,000 more.
+# About 125,000 is used, and 30,000 more where a bond is locked.
 COMMIT_GAS = 300_000
 # A receipt for which no owner answers is set aside after this time.
 PATIENCE = timedelta(hours=24)
@@ -55,6 +56,7 @@ class ReceiptBatches:
         self.engine, self.operator = engine, operator
         self.chain_id, self.registry = deployment.chain_id, deployment.contracts[REGISTRY].address
         self.receipts, self.age = receipts, timedelta(seconds=seconds)
+        self._lack: str | None = None
 
     def run_once(self) -> int:
         """One pass: settle, set aside, and at most one new batch for each model and owner. Returns the number of new batches."""
@@ -67,7 +69,7 @@ class ReceiptBatches:
                 self._settle(session, batch, intent)
             session.execute(update(StoredReceipt).where(_hopeless()).values(set_aside_at=now()))
             due = session.execute(self._due()).all()
-            return sum(self._promise(session, model, owner) for model, owner in due)
+            return sum(self._promise(session, model, owner) for model, owner in due if self._has_stake(session))
 
     def _has_work(self, session: Session) -> bool:
         questions: Sequence[Select[*tuple[Any, ...]]] = (
@@ -76,6 +78,14 @@ class ReceiptBatches:
             self._due(),
         )
         return any(session.execute(question.limit(1)).first() is not None for question in questions)
+
+    def _has_stake(self, session: Session) -> bool:
+        """Whether the contract takes another batch; a lack is logged once, and receipts wait meanwhile."""
+        lack = lack_of_stake(session, self.operator)
+        if lack is not None and self._lack is None:
+            log.warning("receipts wait: the operator's stake is bound", operator=self.operator, reason=lack)
+        self._lack = lack
+        return lack is None
 
     # Waiting receipts.
 

@@ -12,7 +12,7 @@ from services.foundation.assembly import connected_chain
 from services.foundation.database import SessionDep
 from services.foundation.sign_in import CallerDep
 from services.verifier import batches, receipts
-from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
+from services.verifier.models import StoredReceipt
 from services.verifier.schemas import Address, Hex32, ReceiptBody
 
 
@@ -40,10 +40,10 @@ def _readable_receipt(
 
 def _readable_batch(
     session: SessionDep, caller: CallerDep, batch_id: Annotated[Hex32, Path(description="id of the batch")]
-) -> tuple[ReceiptBatch, CommittedBatch | None]:
+) -> batches.BatchStanding:
     return batches.readable(session, batch_id, caller.address)
 
 
 SignedReceiptDep = Annotated[Receipt, Depends(_signed_receipt)]
 ReadableReceiptDep = Annotated[StoredReceipt, Depends(_readable_receipt)]
-ReadableBatchDep = Annotated[tuple[ReceiptBatch, CommittedBatch | None], Depends(_readable_batch)]
+ReadableBatchDep = Annotated[batches.BatchStanding, Depends(_readable_batch)]

@@ -103,7 +103,11 @@ class VouchedModel(Base):
 
 
 class CommittedBatch(Base):
-    """A batch as the events of the InferenceRegistry tell it, by whichever operator. Written by the projection only."""
+    """A batch as the events of the InferenceRegistry tell it, by whichever operator. Written by the projection only.
+
+    `terms` is the number of its operator's terms that hold for it, 0 where nothing is staked; it can be challenged to the Unix second
+    `until`. `outcome` is "final" or "rejected" once a call made it so; None does not say that it can still be challenged.
+    """
 
     __tablename__ = "committed_batch"
     __table_args__ = (Index(None, "operator", "owner", "model"),)
@@ -118,3 +122,49 @@ class CommittedBatch(Base):
     transaction_hash: Mapped[str] = mapped_column(String(66))
     block_number: Mapped[int] = mapped_column(BigInteger)
     block_hash: Mapped[str] = mapped_column(String(66))
+    terms: Mapped[int] = mapped_column(Integer)
+    until: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+
+
+class OperatorTerms(Base):
+    """What an operator stakes on each batch under these terms: `bond` in the token's smallest unit. Written by the projection only."""
+
+    __tablename__ = "operator_terms"
+
+    operator: Mapped[str] = mapped_column(String(42), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    token: Mapped[str] = mapped_column(String(42))
+    # Decimal digits: no database has whole numbers of this size under one name.
+    bond: Mapped[str] = mapped_column(String(39))
+    arbiter: Mapped[str] = mapped_column(String(42))
+
+
+class OperatorStake(Base):
+    """What an operator has put in of a token, locked or not, in its smallest unit as decimal digits. Written by the projection only."""
+
+    __tablename__ = "operator_stake"
+
+    operator: Mapped[str] = mapped_column(String(42), primary_key=True)
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    total: Mapped[str] = mapped_column(String(39))
+
+
+class BatchChallenge(Base):
+    """Somebody's challenge of one receipt of a batch; `leaf`, `reason`, `answer` and `grounds` are salted digests, as the chain has them.
+
+    `outcome` is open, answered, upheld, dismissed, undecided or moot; `deadline` is the Unix second to which the operator may answer, and
+    after that the arbiter judge. Written by the projection only.
+    """
+
+    __tablename__ = "batch_challenge"
+
+    batch: Mapped[str] = mapped_column(String(66), primary_key=True)
+    index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    challenger: Mapped[str] = mapped_column(String(42), primary_key=True)
+    leaf: Mapped[str] = mapped_column(String(66))
+    reason: Mapped[str] = mapped_column(String(66))
+    answer: Mapped[str | None] = mapped_column(String(66))
+    outcome: Mapped[str] = mapped_column(String(16))
+    grounds: Mapped[str | None] = mapped_column(String(66))
+    deadline: Mapped[int] = mapped_column(BigInteger)

@@ -50,5 +50,8 @@ def get_receipt_bundle(stored: ReadableReceiptDep, session: SessionDep) -> Respo
 
 @router.get("/batches/{batch_id}")
 def get_receipt_batch(batch: ReadableBatchDep) -> BatchView:
-    """A batch of receipts. Open to who issued or handed in one of its receipts; to others it does not exist."""
-    return BatchView.of(*batch)
+    """A batch of receipts, what is staked on it and who challenged it.
+
+    Open to who issued or handed in one of its receipts; to others it does not exist.
+    """
+    return BatchView.of(batch)

@@ -1,13 +1,14 @@
 """HTTP bodies of the verifier."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rexis.encoding import checksum_address
-from services.verifier.batches import Standing, State
-from services.verifier.models import CommittedBatch, ReceiptBatch, StoredReceipt
+from services.verifier.batches import BatchStanding, Standing, State
+from services.verifier.models import BatchChallenge, OperatorTerms, StoredReceipt
+from services.verifier.stakes import Status
 
 Hex32 = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$", description="32 bytes")]
 Hex16 = Annotated[str, Field(pattern="^0x[0-9a-f]{32}$", description="16 bytes")]
@@ -34,9 +35,25 @@ IDENTITY: dict[str, Any] = {
     "model": "0x" + 64 * "1",
     "sequence": 1,
 }
+BOND: dict[str, Any] = {
+    "token": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    "amount": "50000000000000000000",
+    "arbiter": "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+}
+CHALLENGE: dict[str, Any] = {
+    "index": 1,
+    "challenger": "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
+    "outcome": "open",
+    "deadline": "2026-11-24T10:00:00Z",
+    "leaf": "0x" + 64 * "c",
+    "reason": "0x" + 64 * "d",
+    "answer": None,
+    "grounds": None,
+}
 BATCH: dict[str, Any] = {
     "id": "0x" + 64 * "6",
     "state": "on-chain",
+    "status": "challenged",
     "final": True,
     **IDENTITY,
     "count": 2,
@@ -45,7 +62,14 @@ BATCH: dict[str, Any] = {
     "transaction_hash": "0x" + 64 * "8",
     "block_number": 42,
     "block_hash": "0x" + 64 * "9",
+    "challenge_until": "2026-11-27T09:30:15Z",
+    "bond": BOND,
+    "challenges": [CHALLENGE],
 }
+STATUS = (
+    "what became of the batch on chain: pending, while it can be challenged; challenged, until all challenges are decided; final; or "
+    "rejected, because one was upheld"
+)
 BUNDLE: dict[str, Any] = {
     "version": 1,
     "receipt": {**RECEIPT, "batch": BATCH["id"], "index": 0},
@@ -87,6 +111,7 @@ class ReceiptView(BaseModel):
                     "received_at": "2026-11-20T09:30:12Z",
                     "state": "waiting",
                     "reason": None,
+                    "status": None,
                     "owner": IDENTITY["owner"],
                     "batch": None,
                 }
@@ -102,6 +127,7 @@ class ReceiptView(BaseModel):
         "to the chain; on-chain"
     )
     reason: str | None = Field(description="why it is not farther, where that depends on somebody else")
+    status: Status | None = Field(description=f"{STATUS}; null before it is there")
     owner: Address | None = Field(description="whose model answered, as its issuer named him")
     batch: Hex32 | None = Field(description="id of its batch")
 
@@ -114,19 +140,53 @@ class ReceiptView(BaseModel):
             received_at=stored.received_at,
             state=standing.state,
             reason=standing.reason,
+            status=standing.status,
             owner=stored.owner,
             batch=stored.batch,
         )
 
 
+class BondView(BaseModel):
+    """What the operator staked on a batch, and a challenger puts against it."""
+
+    token: Address
+    amount: str = Field(description="in the token's smallest unit")
+    arbiter: Address = Field(description="who judges a challenge that the operator answered")
+
+    @classmethod
+    def of(cls, terms: OperatorTerms) -> "BondView":
+        """The view of a row."""
+        return cls(token=terms.token, amount=terms.bond, arbiter=terms.arbiter)
+
+
+class ChallengeView(BaseModel):
+    """A challenge of one receipt of a batch, as it stands on chain; its digests are salted."""
+
+    index: int
+    challenger: Address
+    outcome: Literal["open", "answered", "upheld", "dismissed", "undecided", "moot"]
+    deadline: datetime = Field(description="for the operator's answer while it is open, for the arbiter once it was answered")
+    leaf: Hex32
+    reason: Hex32
+    answer: Hex32 | None
+    grounds: Hex32 | None = Field(description="of the arbiter's ruling")
+
+    @classmethod
+    def of(cls, made: BatchChallenge) -> "ChallengeView":
+        """The view of a row."""
+        same = {name: getattr(made, name) for name in ("index", "challenger", "outcome", "leaf", "reason", "answer", "grounds")}
+        return cls(**same, deadline=datetime.fromtimestamp(made.deadline, UTC))
+
+
 class BatchView(BaseModel):
-    """A batch of receipts: what its id is made of, what was committed, and where."""
+    """A batch of receipts: what its id is made of, what was committed, and where; what is staked on it, and who challenged it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [BATCH]})
 
     id: Hex32
     state: Literal["promised", "on-chain"]
-    final: bool = Field(description="the chain will not lose it any more")
+    final: bool = Field(description="the chain will not lose it any more; whether it can be challenged is told by status")
+    status: Status | None = Field(description=f"{STATUS}; null before it is there")
     chain_id: int
     registry: Address
     operator: Address
@@ -139,14 +199,19 @@ class BatchView(BaseModel):
     transaction_hash: Hex32 | None
     block_number: int | None
     block_hash: Hex32 | None
+    challenge_until: datetime | None = Field(description="last moment at which it can be challenged")
+    bond: BondView | None = Field(description="null where nothing is staked: such a batch can be proved, and not be challenged")
+    challenges: list[ChallengeView]
 
     @classmethod
-    def of(cls, batch: ReceiptBatch, committed: CommittedBatch | None) -> "BatchView":
+    def of(cls, standing: BatchStanding) -> "BatchView":
         """The view of a row."""
+        batch, committed, terms = standing.batch, standing.committed, standing.terms
         return cls(
             id=batch.id,
             state="promised" if committed is None else "on-chain",
             final=committed is not None and batch.outcome == "committed",
+            status=standing.status,
             chain_id=batch.chain_id,
             registry=batch.contract,
             operator=batch.operator,
@@ -159,6 +224,9 @@ class BatchView(BaseModel):
             transaction_hash=committed.transaction_hash if committed else None,
             block_number=committed.block_number if committed else None,
             block_hash=committed.block_hash if committed else None,
+            challenge_until=datetime.fromtimestamp(committed.until, UTC) if committed and terms else None,
+            bond=BondView.of(terms) if terms else None,
+            challenges=[ChallengeView.of(made) for made in standing.challenges],
         )
 
 

@@ -14,9 +14,11 @@ from web3.logs import DISCARD
 
 from rexis.chain.calls import encode_call
 from rexis.chain.connection import Chain
+from rexis.chain.permits import sign_permit
 from rexis.chain.reverts import decode_revert
 from rexis.chain.signer import LocalSigner
 from rexis.commitments import LeafKind, MerkleTree, Receipt, batch_id, chain_context, random_salt, verify_inclusion
+from rexis.commitments.positional_tree import leaf_hash
 from rexis.encoding import from_hex, sha256
 from rexis.errors import ContractRevertedError
 
@@ -24,6 +26,11 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "receipt.json").re
 ABSENT, AUTHORISED, REVOKED = range(3)
 AUDIT_FAILED, SUPERSEDED = 4, 5
 MODEL, SPEC = sha256(b"model"), sha256(b"spec")
+CHALLENGE_TIME, ANSWER_TIME, RULING_TIME = 7 * 86_400, 3 * 86_400, 14 * 86_400
+BOND = 50 * 10**18
+PENDING, CHALLENGED, FINAL, REJECTED = 1, 2, 3, 4
+OPEN, ANSWERED, UPHELD, DISMISSED, UNDECIDED, MOOT = range(1, 7)
+WHY = sha256(b"salted: why")
 URI = "https://trainer.example/v1/models/1"
 
 Act = Callable[..., Any]
@@ -152,6 +159,7 @@ def test_every_receipt_of_a_batch_verifies_on_chain_and_off(
     batch = make(count)
     receipt = commit(batch)
     registry = chain.contract("InferenceRegistry")
+    then = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
     (committed,) = registry.events.BatchCommitted().process_receipt(receipt, errors=DISCARD)
     assert dict(committed["args"]) == {
         "batch": batch.id,
@@ -162,8 +170,8 @@ def test_every_receipt_of_a_batch_verifies_on_chain_and_off(
         "record": batch.tree.record,
         "count": count,
         "terms": 0,
+        "until": then + CHALLENGE_TIME,
     }
-    then = chain.web3.eth.get_block(receipt["blockNumber"])["timestamp"]
     pending, no_terms, none_open = 1, 0, 0
     stored = (operator.address, then, count, pending, no_terms, owner.address, none_open, MODEL, batch.tree.record)
     assert registry.functions.get(batch.id).call() == stored
@@ -235,6 +243,167 @@ def test_ids_and_contexts_equal_the_vectors(chain: Chain) -> None:
     assert functions.batchId(*arguments).call() == identifier
     assert batch_id(chain.web3.eth.chain_id, place, *arguments) == identifier
     assert functions.contextOf(identifier).call() == from_hex(VECTORS["context"], 32)
+
+
+# Stakes and challenges.
+
+
+@dataclass
+class Stakes:
+    """An operator with two bonds in the registry, a challenger with money and no ether, and an arbiter, all over relayed calls."""
+
+    chain: Chain
+    act: Act
+    operator: LocalSigner
+    challenger: LocalSigner
+    arbiter: LocalSigner
+
+    def do(self, who: LocalSigner, function: str, *arguments: Any) -> Any:
+        return self.act(who, function, *arguments, contract="InferenceRegistry")
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        return self.chain.contract("InferenceRegistry").get_function_by_name(function)(*arguments).call()
+
+    @property
+    def token(self) -> str:
+        return self.chain.deployment.contracts["LocalCredit"].address
+
+    @property
+    def now(self) -> int:
+        return int(self.chain.web3.eth.get_block("latest")["timestamp"])
+
+    def permit(self, who: LocalSigner, amount: int) -> dict[str, Any]:
+        registry = self.chain.deployment.contracts["InferenceRegistry"].address
+        return sign_permit(self.chain.web3, who, self.token, registry, amount, self.now + 3600)
+
+    def challenge(self, batch: Batch, index: int, who: LocalSigner | None = None) -> Any:
+        who = who or self.challenger
+        leaf = leaf_hash(LeafKind.RECEIPT, batch.tree.context, index, batch.receipts[index].leaf())
+        return self.do(who, "challenge", batch.id, index, leaf, batch.tree.proof(index), WHY, self.permit(who, BOND))
+
+    def outcome(self, batch: Batch, index: int, who: LocalSigner | None = None) -> int:
+        return int(self.ask("challengeOf", batch.id, index, (who or self.challenger).address)[0])
+
+    def standing(self, batch: Batch) -> tuple[Any, ...]:
+        """Status of a batch; the operator's stake and locked part; credits of operator and challenger."""
+        credits = [self.ask("creditOf", self.token, who.address) for who in (self.operator, self.challenger)]
+        return self.ask("statusOf", batch.id), *self.ask("stakeOf", self.operator.address, self.token), *credits
+
+
+@pytest.fixture
+def stakes(chain: Chain, act: Act, operator: LocalSigner, transact: Act) -> Stakes:
+    made = Stakes(chain, act, operator, LocalSigner.generate(), LocalSigner.generate())
+    for who in (made.operator, made.challenger):
+        transact(made.token, encode_call("LocalCredit", "mint", who.address, 10 * BOND))
+    made.do(operator, "deposit", made.token, 2 * BOND, made.permit(operator, 2 * BOND))
+    made.do(operator, "setTerms", {"token": made.token, "bond": BOND, "arbiter": made.arbiter.address}, 0)
+    return made
+
+
+def test_a_stake_is_put_in_by_permit_locked_by_a_batch_and_freed_in_time(stakes: Stakes, make: Act, commit: Act, warp: Act) -> None:
+    first, second, third = (make(2, sequence=number) for number in (1, 2, 3))
+    commit(first, 1)
+    commit(second, 2)
+    assert stakes.standing(first) == (PENDING, 2 * BOND, 2 * BOND, 0, 0)
+    lack = {"operator": stakes.operator.address, "token": stakes.token, "required": BOND, "free": 0}
+    assert refused(lambda: commit(third, 3)) == ("StakeTooSmall", lack)
+    assert refused(lambda: stakes.do(stakes.operator, "unstake", stakes.token, 1)) == ("StakeTooSmall", {**lack, "required": 1})
+    nothing = {"token": "0x" + 40 * "0", "bond": 0, "arbiter": "0x" + 40 * "0"}
+    stale = ("TermsVersionMismatch", {"expected": 1, "got": 0})
+    assert refused(lambda: stakes.do(stakes.operator, "setTerms", nothing, 0)) == stale
+
+    until = stakes.ask("get", first.id)[1] + CHALLENGE_TIME
+    early = refused(lambda: stakes.do(LocalSigner.generate(), "finalise", first.id))
+    assert (early[0], early[1]["deadline"]) == ("DeadlineNotReached", until)
+    warp(until + 1)
+    assert stakes.ask("statusOf", first.id) == FINAL  # by time; the bond waits for a call
+    stakes.do(LocalSigner.generate(), "finalise", first.id)
+    assert stakes.standing(first) == (FINAL, 2 * BOND, BOND, 0, 0)
+    assert refused(lambda: stakes.do(stakes.operator, "finalise", first.id))[0] == "WrongBatchStatus"
+    stakes.do(stakes.operator, "unstake", stakes.token, BOND)
+    stakes.do(stakes.operator, "withdraw", stakes.token, stakes.operator.address)
+    assert stakes.chain.contract("LocalCredit").functions.balanceOf(stakes.operator.address).call() == 9 * BOND
+
+
+def test_whoever_does_not_answer_loses_his_bond_and_the_other_challengers_nothing(
+    stakes: Stakes, make: Act, commit: Act, warp: Act, transact: Act
+) -> None:
+    batch, other = make(5), LocalSigner.generate()
+    commit(batch)
+    transact(stakes.token, encode_call("LocalCredit", "mint", other.address, BOND))
+    opened = stakes.challenge(batch, 3)
+    registry = stakes.chain.contract("InferenceRegistry")
+    (event,) = registry.events.ChallengeOpened().process_receipt(opened, errors=DISCARD)
+    leaf = leaf_hash(LeafKind.RECEIPT, batch.tree.context, 3, batch.receipts[3].leaf())
+    deadline = stakes.now + ANSWER_TIME
+    who = stakes.challenger.address
+    assert dict(event["args"]) == {"batch": batch.id, "index": 3, "challenger": who, "leaf": leaf, "reason": WHY, "deadline": deadline}
+    stakes.challenge(batch, 3, other)
+    assert refused(lambda: stakes.challenge(batch, 3))[0] == "ChallengeExists"
+    assert stakes.standing(batch)[0] == CHALLENGED
+
+    warp(deadline + 1)
+    assert refused(lambda: stakes.do(stakes.operator, "answerChallenge", batch.id, 3, who, WHY))[0] == "DeadlinePassed"
+    closed = stakes.do(LocalSigner.generate(), "settle", batch.id, 3, who)
+    (event,) = registry.events.BatchRejected().process_receipt(closed, errors=DISCARD)
+    assert dict(event["args"]) == {"batch": batch.id, "operator": stakes.operator.address, "challenger": who, "index": 3}
+    assert stakes.standing(batch) == (REJECTED, BOND, 0, 0, BOND + BOND // 2)
+    stakes.do(LocalSigner.generate(), "settle", batch.id, 3, other.address)
+    assert (stakes.outcome(batch, 3), stakes.outcome(batch, 3, other)) == (UPHELD, MOOT)
+    assert stakes.ask("creditOf", stakes.token, other.address) == BOND
+    stakes.do(stakes.challenger, "withdraw", stakes.token, who)
+    assert stakes.chain.contract("LocalCredit").functions.balanceOf(who).call() == 10 * BOND + BOND // 2
+
+
+@pytest.mark.parametrize(
+    ("ruling", "expected"),
+    [
+        (True, (UPHELD, REJECTED, BOND, 0, 0, BOND + BOND // 2)),
+        (False, (DISMISSED, PENDING, 2 * BOND, BOND, BOND, 0)),
+        (None, (UNDECIDED, FINAL, 2 * BOND, BOND, 0, BOND)),
+    ],
+)
+def test_what_was_answered_the_arbiter_judges_or_time(
+    ruling: bool | None, expected: tuple[int, ...], stakes: Stakes, make: Act, commit: Act, warp: Act
+) -> None:
+    batch = make(2)
+    commit(batch)
+    stakes.challenge(batch, 0)
+    who = stakes.challenger.address
+    assert refused(lambda: stakes.do(stakes.arbiter, "rule", batch.id, 0, who, True, WHY))[0] == "WrongOutcome"
+    assert refused(lambda: stakes.do(stakes.challenger, "answerChallenge", batch.id, 0, who, WHY))[0] == "NotOperator"
+    stakes.do(stakes.operator, "answerChallenge", batch.id, 0, who, WHY)
+    assert refused(lambda: stakes.do(stakes.operator, "rule", batch.id, 0, who, False, WHY))[0] == "NotArbiter"
+    if ruling is None:
+        warp(stakes.now + RULING_TIME + 1)
+        assert refused(lambda: stakes.do(stakes.arbiter, "rule", batch.id, 0, who, True, WHY))[0] == "DeadlinePassed"
+        stakes.do(LocalSigner.generate(), "settle", batch.id, 0, who)
+    else:
+        stakes.do(stakes.arbiter, "rule", batch.id, 0, who, ruling, WHY)
+    assert (stakes.outcome(batch, 0), *stakes.standing(batch)) == expected
+
+
+def test_a_challenge_after_the_models_revocation_counts_and_one_of_an_unstaked_batch_does_not(
+    stakes: Stakes, owner: LocalSigner, make: Act, commit: Act, warp: Act
+) -> None:
+    batch, unstaked = make(2), make(2, sequence=2)
+    commit(batch)
+    nothing = {"token": "0x" + 40 * "0", "bond": 0, "arbiter": "0x" + 40 * "0"}
+    stakes.do(stakes.operator, "setTerms", nothing, 1)
+    commit(unstaked, 2)
+    stakes.act(owner, "revoke", MODEL, AUDIT_FAILED, contract="ModelRegistry")
+    assert refused(lambda: stakes.challenge(unstaked, 0)) == ("NothingStaked", {"batch": as_hex(unstaked.id)})
+    # What was staked stays staked, whatever the operator says of later batches.
+    stakes.challenge(batch, 1)
+    warp(stakes.now + ANSWER_TIME + 1)
+    stakes.do(stakes.challenger, "settle", batch.id, 1, stakes.challenger.address)
+    assert stakes.standing(batch) == (REJECTED, BOND, 0, 0, BOND + BOND // 2)
+    # Rejected says nothing about what is proved: the receipt was given.
+    answer = batch.receipts[1]
+    stakes.ask("verify", batch.id, 1, answer.digest, answer.salt, batch.tree.proof(1))
+    late = make(2, sequence=2)
+    warp(stakes.now + CHALLENGE_TIME)
+    assert refused(lambda: stakes.challenge(late, 0))[0] == "NothingStaked"
 
 
 def test_a_batch_of_any_size_costs_the_same(make: Act, commit: Act) -> None:

@@ -117,6 +117,8 @@ PRIVATE: dict[str, dict[str, Operation]] = {
         "get_receipt": Operation("GET", "/v1/receipts/{id}"),
         "get_receipt_bundle": Operation("GET", "/v1/receipts/{id}/bundle"),
         "get_receipt_batch": Operation("GET", "/v1/batches/{batch}"),
+        "relay_call": Operation("POST", "/v1/relays", {}),
+        "get_relay": Operation("GET", "/v1/relays/{relay}"),
     },
 }
 EVERY_PRIVATE = [(service, name) for service, operations in PRIVATE.items() for name in operations]
@@ -169,6 +171,9 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
     deposited = post("verifier", "/v1/receipts", receipt().to_json())
     engine = open_engine(running["verifier"][0].database_url)
     committed = commit_waiting(engine, deposited["receipt"]["model"])
+    with transaction(engine) as session:
+        enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="challenge")
+        session.add(RelayedCallRow(id="d" * 32, sender=OWNER.address, operation="challenge", intent_key="relay:owner", created_at=now()))
     engine.dispose()
     engine = open_engine(running["aggregator"][0].database_url)
     with transaction(engine) as session:
@@ -194,7 +199,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
             "upload": post("aggregator", "/v1/uploads", {"total_bytes": len(PART)})["id"],
             "relay": "c" * 32,
         },
-        "verifier": {"id": deposited["digest"], "batch": committed},
+        "verifier": {"id": deposited["digest"], "batch": committed, "relay": "d" * 32},
     }
 
 

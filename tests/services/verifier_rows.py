@@ -20,5 +20,5 @@ def commit_waiting(engine: Engine, model: str) -> str:
         batch = session.scalars(select(ReceiptBatch).where(ReceiptBatch.model == model)).one()
         same = {name: getattr(batch, name) for name in ("id", "operator", "owner", "model", "sequence", "count", "record")}
         hashes = {"transaction_hash": "0x" + 64 * "1", "block_hash": "0x" + 64 * "2"}
-        session.add(CommittedBatch(**same, **hashes, block_number=2))
+        session.add(CommittedBatch(**same, **hashes, block_number=2, terms=0, until=2_000_000_000))
         return batch.id

@@ -57,7 +57,11 @@ class Relay:
                 select(ChainIntent).where(ChainIntent.state == "queued").order_by(ChainIntent.sequence).limit(BATCH)
             ).all()
         web3, oracle = self.chain.web3, self.policy.data_fee_oracle
+        # Asked once a pass, and only if something is signed.
+        fees, used = None, 0
         for intent in queued:
+            if not self._still_queued(intent):
+                continue
             ceiling = intent.gas * self.policy.gas_allowance
             call = Call(sender=self.account.address, to=intent.to, data=intent.data, gas=ceiling)
             try:
@@ -68,21 +72,27 @@ class Relay:
             except ChainError as error:
                 self._unfit(intent, error)
                 continue
-            fees, call = quote(web3, self.policy).offer(), call.limited(gas)
+            if fees is None:
+                fees, used = quote(web3, self.policy).offer(), self.account.nonces_used(self.account.address)
+            call = call.limited(gas)
             check_funds(web3, call.sender, gas, fees, oracle=oracle, data=self.account.unsigned(call, fees))
-            signed = self._sign(intent, call, fees)
+            signed = self._sign(intent, call, fees, used)
             if signed is not None:
                 self.following.send(signed)
 
-    def _sign(self, seen: ChainIntent, call: Call, fees: Fees) -> ChainTransaction | None:
-        count = self.account.nonces_used(call.sender)
+    def _still_queued(self, seen: ChainIntent) -> bool:
+        """Another relay may have taken it meanwhile: a look at the row is cheaper than what the node would be asked in vain."""
+        with transaction(self.engine, read_only=True) as session:
+            return session.get_one(ChainIntent, seen.sequence).state == "queued"
+
+    def _sign(self, seen: ChainIntent, call: Call, fees: Fees, used: int) -> ChainTransaction | None:
         with transaction(self.engine) as session:
             account = self.account.lock(session)
             intent = session.get_one(ChainIntent, seen.sequence, with_for_update=True)
             if intent.state != "queued":
                 return None
-            # More than ours were mined if the key was used elsewhere: those nonces are gone.
-            nonce = max(account.next_nonce, count)
+            # More than ours were mined if the key was used elsewhere: those nonces are gone. One that goes later costs a new signature.
+            nonce = max(account.next_nonce, used)
             signed = self.account.sign(call, nonce, fees)
             signed.intent_sequence = intent.sequence
             session.add(signed)

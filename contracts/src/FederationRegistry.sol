@@ -2,9 +2,8 @@
 pragma solidity 0.8.37;
 
 import {ERC2771Context} from "@openzeppelin/contracts/metatx/ERC2771Context.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {Quorum} from "./Quorum.sol";
 
 /// @title Federations: who trains together, and what every round was made of
 /// @notice The chain fixes what an aggregator could otherwise show differently to different sites: the manifest of a round, whose
@@ -89,12 +88,6 @@ contract FederationRegistry is EIP712, ERC2771Context {
         uint64 epsilonMicro;
     }
 
-    /// @notice One aggregator's signature of 65 bytes, or what its wallet accepts (ERC-1271).
-    struct Approval {
-        address signer;
-        bytes signature;
-    }
-
     bytes32 public constant SURVIVORS_TYPEHASH =
         keccak256("Survivors(bytes32 federation,uint64 round,uint64 attempt,bytes32 survivorsHash,bytes32 maskedRecord)");
     bytes32 public constant RESULT_TYPEHASH = keccak256(
@@ -175,7 +168,6 @@ contract FederationRegistry is EIP712, ERC2771Context {
     error MissingHash();
     error ParticipantsOutOfBounds(uint256 length, uint256 least, uint256 most);
     error AggregatorsOutOfBounds(uint256 length, uint256 least, uint256 most);
-    error AddressesNotAscending(address previous, address next);
     error MinSurvivorsOutOfBounds(uint16 minSurvivors, uint256 least, uint256 most);
     error QuorumOutOfBounds(uint16 quorum, uint256 least, uint256 most);
     error NotFounder(bytes32 federation, address caller);
@@ -196,8 +188,6 @@ contract FederationRegistry is EIP712, ERC2771Context {
     error AccumulatorMismatch(bytes32 expected, bytes32 got);
     error UpdatesMismatch(uint32 expected, uint32 got);
     error BaseModelMismatch(bytes32 expected, bytes32 got);
-    error QuorumNotReached(uint256 required, uint256 got);
-    error InvalidApproval(address signer);
     error DeadlineNotReached(uint48 deadline, uint256 blockTimestamp);
 
     constructor(address forwarder) EIP712("Rexis", "1") ERC2771Context(forwarder) {}
@@ -296,7 +286,7 @@ contract FederationRegistry is EIP712, ERC2771Context {
     /// @dev Keeps: written once a round, whatever attempts follow, since two sums over different survivors differ by single updates.
     /// Every survivor has committed; there are `minSurvivors` of them; before `commitUntil` nobody is left out. Not after `deadline`, when
     /// members may abandon: a late call would leave them a round with survivors, whose abandonment closes the federation.
-    function fixSurvivors(SurvivorSet calldata set, Approval[] calldata approvals) external {
+    function fixSurvivors(SurvivorSet calldata set, Quorum.Approval[] calldata approvals) external {
         Federation storage current = _inStatus(set.federation, Status.Open);
         _checkRound(current, set.round, set.attempt, current.attempt);
         if (set.maskedRecord == 0) revert MissingHash();
@@ -322,7 +312,7 @@ contract FederationRegistry is EIP712, ERC2771Context {
     /// @notice Records the result of a round, and with it the model that the next one starts from; for anybody who has the
     /// signatures of a quorum.
     /// @dev Keeps: every model follows from the one before it, through exactly the updates of the survivors that were fixed.
-    function finalise(Result calldata result, Approval[] calldata approvals) external {
+    function finalise(Result calldata result, Quorum.Approval[] calldata approvals) external {
         Federation storage current = _inStatus(result.federation, Status.Fixed);
         _checkRound(current, result.round, result.attempt, current.attempt);
         if (result.survivorsHash != current.survivorsHash) {
@@ -447,13 +437,13 @@ contract FederationRegistry is EIP712, ERC2771Context {
     function _setMembers(bytes32 federation, address[] calldata participants, address[] calldata aggregators) private {
         address previous = address(0);
         for (uint16 i = 0; i < participants.length; ++i) {
-            previous = _next(previous, participants[i]);
+            previous = Quorum.ascend(previous, participants[i]);
             _positions[federation][previous] = i + 1;
         }
         _participants[federation] = participants;
         previous = address(0);
         for (uint256 i = 0; i < aggregators.length; ++i) {
-            previous = _next(previous, aggregators[i]);
+            previous = Quorum.ascend(previous, aggregators[i]);
             _aggregators[federation][previous] = true;
         }
     }
@@ -463,7 +453,7 @@ contract FederationRegistry is EIP712, ERC2771Context {
         accumulator = ctx;
         address previous = address(0);
         for (uint256 i = 0; i < survivors.length; ++i) {
-            previous = _next(previous, survivors[i]);
+            previous = Quorum.ascend(previous, survivors[i]);
             bytes32 commitment = _commitments[ctx][previous];
             if (commitment == 0) revert NoCommitment(previous);
             accumulator = keccak256(abi.encode(accumulator, previous, commitment));
@@ -471,33 +461,15 @@ contract FederationRegistry is EIP712, ERC2771Context {
     }
 
     /// @dev Reverts unless at least `quorum` different aggregators signed, and every given signature is one's.
-    function _requireQuorum(bytes32 federation, bytes32 digest, uint256 quorum, Approval[] calldata approvals)
+    function _requireQuorum(bytes32 federation, bytes32 digest, uint256 quorum, Quorum.Approval[] calldata approvals)
         private
         view
         returns (address[] memory signers)
     {
-        if (approvals.length < quorum) revert QuorumNotReached(quorum, approvals.length);
-        signers = new address[](approvals.length);
-        address previous = address(0);
-        for (uint256 i = 0; i < approvals.length; ++i) {
-            previous = _next(previous, approvals[i].signer);
-            if (!_aggregators[federation][previous]) revert NotAggregator(federation, previous);
-            if (!_signed(previous, digest, approvals[i].signature)) revert InvalidApproval(previous);
-            signers[i] = previous;
+        signers = Quorum.requireSigned(approvals, digest, quorum);
+        for (uint256 i = 0; i < signers.length; ++i) {
+            if (!_aggregators[federation][signers[i]]) revert NotAggregator(federation, signers[i]);
         }
-    }
-
-    /// @dev A key's signature counts even if its account has code (EIP-7702 accounts); else the code decides (ERC-1271).
-    function _signed(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
-        (address recovered, ECDSA.RecoverError problem,) = ECDSA.tryRecoverCalldata(digest, signature);
-        if (problem == ECDSA.RecoverError.NoError && recovered == signer) return true;
-        return signer.code.length != 0 && SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
-    }
-
-    /// @dev The next of an ascending list: every list is sorted, so that none has duplicates and each set has one form.
-    function _next(address previous, address next) private pure returns (address) {
-        if (next <= previous) revert AddressesNotAscending(previous, next);
-        return next;
     }
 
     function _inStatus(bytes32 federation, Status expected) private view returns (Federation storage current) {

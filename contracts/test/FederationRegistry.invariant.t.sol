@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {FederationRegistry} from "../src/FederationRegistry.sol";
+import {Quorum} from "../src/Quorum.sol";
 import {vm} from "./Vm.sol";
 
 /// @dev Five participants and three aggregators of one federation act at random, honestly and not. Beside it the handler keeps the plain
@@ -226,13 +227,13 @@ contract FederationHandler {
         }
     }
 
-    function _approve(bytes32 digest, uint256 signers) private view returns (FederationRegistry.Approval[] memory approvals) {
-        approvals = new FederationRegistry.Approval[](_ones(signers));
+    function _approve(bytes32 digest, uint256 signers) private view returns (Quorum.Approval[] memory approvals) {
+        approvals = new Quorum.Approval[](_ones(signers));
         uint256 next = 0;
         for (uint256 i = 0; i < AGGREGATORS; ++i) {
             if (signers >> i & 1 == 1) {
                 (uint8 v, bytes32 r, bytes32 s) = vm.sign(keys[i], digest);
-                approvals[next++] = FederationRegistry.Approval(vm.addr(keys[i]), abi.encodePacked(r, s, v));
+                approvals[next++] = Quorum.Approval(vm.addr(keys[i]), abi.encodePacked(r, s, v));
             }
         }
     }

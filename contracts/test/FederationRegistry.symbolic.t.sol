@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {FederationRegistry} from "../src/FederationRegistry.sol";
+import {Quorum} from "../src/Quorum.sol";
 import {vm} from "./Vm.sol";
 
 /// @dev A wallet that signs everything (ERC-1271): whoever signs, what does not match the chain must be refused.
@@ -105,7 +106,7 @@ contract FederationRegistrySymbolicTest {
         );
         bytes32 digest = registry.hashSurvivors(set, survivorsHash);
         for (uint256 n = 0; n <= 4; ++n) {
-            FederationRegistry.Approval[] memory approvals = _approvals(n, signers, r, s, v);
+            Quorum.Approval[] memory approvals = _approvals(n, signers, r, s, v);
             (bool success,) = address(registry).call(abi.encodeCall(FederationRegistry.fixSurvivors, (set, approvals)));
             if (!success) continue;
             _assertQuorum(n, signers, r, s, v, digest);
@@ -133,17 +134,17 @@ contract FederationRegistrySymbolicTest {
     function _approvals(uint256 n, address[4] memory signers, bytes32[4] memory r, bytes32[4] memory s, uint8[4] memory v)
         private
         pure
-        returns (FederationRegistry.Approval[] memory approvals)
+        returns (Quorum.Approval[] memory approvals)
     {
-        approvals = new FederationRegistry.Approval[](n);
+        approvals = new Quorum.Approval[](n);
         for (uint256 i = 0; i < n; ++i) {
-            approvals[i] = FederationRegistry.Approval(signers[i], abi.encodePacked(r[i], s[i], v[i]));
+            approvals[i] = Quorum.Approval(signers[i], abi.encodePacked(r[i], s[i], v[i]));
         }
     }
 
-    function _willingly() private view returns (FederationRegistry.Approval[] memory approvals) {
-        approvals = new FederationRegistry.Approval[](1);
-        approvals[0] = FederationRegistry.Approval(willing, "");
+    function _willingly() private view returns (Quorum.Approval[] memory approvals) {
+        approvals = new Quorum.Approval[](1);
+        approvals[0] = Quorum.Approval(willing, "");
     }
 
     /// @dev Up to the point where everybody has committed.

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {FederationRegistry} from "../src/FederationRegistry.sol";
 import {SignatureWallet} from "./SignatureWallet.sol";
+import {Quorum} from "../src/Quorum.sol";
 import {vm} from "./Vm.sol";
 
 contract FederationRegistryTest {
@@ -136,7 +137,7 @@ contract FederationRegistryTest {
         _open(1, 1);
         _commitAll(1, 1, 4);
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 7);
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
         uint48 commitUntil = registry.get(federation).commitUntil;
         // Not before its time to commit is over: nobody who is slow is left out.
         vm.expectRevert(abi.encodeWithSelector(FederationRegistry.CommitmentsStillOpen.selector, commitUntil, block.timestamp));
@@ -151,7 +152,7 @@ contract FederationRegistryTest {
     function test_survivors_are_fixed_once() public {
         _fix(15);
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 7);
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 7);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 7);
         vm.warp(block.timestamp + 2 hours);
         vm.expectRevert(
             abi.encodeWithSelector(
@@ -169,15 +170,13 @@ contract FederationRegistryTest {
         _commitAll(1, 1, 3);
         vm.warp(block.timestamp + 2 hours);
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
         vm.expectRevert(abi.encodeWithSelector(FederationRegistry.NoCommitment.selector, participants[3]));
         registry.fixSurvivors(set, approvals);
 
         (set, survivorsHash) = _set(1, 1, 7);
         set.survivors[1] = set.survivors[0];
-        vm.expectRevert(
-            abi.encodeWithSelector(FederationRegistry.AddressesNotAscending.selector, set.survivors[0], set.survivors[0])
-        );
+        vm.expectRevert(abi.encodeWithSelector(Quorum.AddressesNotAscending.selector, set.survivors[0], set.survivors[0]));
         registry.fixSurvivors(set, approvals);
 
         (set, survivorsHash) = _set(1, 1, 3);
@@ -197,7 +196,7 @@ contract FederationRegistryTest {
         _open(1, 1);
         _commitAll(1, 1, 4);
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), bits);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), bits);
         bool valid = approvals.length >= 2;
         if (forged % 2 == 1 && approvals.length > 0) {
             uint256 which = forged % approvals.length;
@@ -213,30 +212,26 @@ contract FederationRegistryTest {
         _fix(15);
         FederationRegistry.Result memory result = _result(1, 1, 15);
         bytes32 digest = registry.hashResult(result);
-        FederationRegistry.Approval[] memory approvals = _approve(digest, 1);
-        vm.expectRevert(abi.encodeWithSelector(FederationRegistry.QuorumNotReached.selector, 2, 1));
+        Quorum.Approval[] memory approvals = _approve(digest, 1);
+        vm.expectRevert(abi.encodeWithSelector(Quorum.QuorumNotReached.selector, 2, 1));
         registry.finalise(result, approvals);
 
         approvals = _approve(digest, 3);
         (approvals[0], approvals[1]) = (approvals[1], approvals[0]);
-        vm.expectRevert(
-            abi.encodeWithSelector(FederationRegistry.AddressesNotAscending.selector, approvals[0].signer, approvals[1].signer)
-        );
+        vm.expectRevert(abi.encodeWithSelector(Quorum.AddressesNotAscending.selector, approvals[0].signer, approvals[1].signer));
         registry.finalise(result, approvals);
         approvals[1] = approvals[0];
-        vm.expectRevert(
-            abi.encodeWithSelector(FederationRegistry.AddressesNotAscending.selector, approvals[0].signer, approvals[0].signer)
-        );
+        vm.expectRevert(abi.encodeWithSelector(Quorum.AddressesNotAscending.selector, approvals[0].signer, approvals[0].signer));
         registry.finalise(result, approvals);
 
         approvals = _approve(digest, 3);
         approvals[1].signature = approvals[0].signature;
-        vm.expectRevert(abi.encodeWithSelector(FederationRegistry.InvalidApproval.selector, approvals[1].signer));
+        vm.expectRevert(abi.encodeWithSelector(Quorum.InvalidApproval.selector, approvals[1].signer));
         registry.finalise(result, approvals);
 
         approvals = _approve(digest, 3);
         uint256 stranger = 0xBAD;
-        approvals[1] = FederationRegistry.Approval(vm.addr(stranger), _sign(stranger, digest));
+        approvals[1] = Quorum.Approval(vm.addr(stranger), _sign(stranger, digest));
         if (approvals[0].signer > approvals[1].signer) (approvals[0], approvals[1]) = (approvals[1], approvals[0]);
         vm.expectRevert(abi.encodeWithSelector(FederationRegistry.NotAggregator.selector, federation, vm.addr(stranger)));
         registry.finalise(result, approvals);
@@ -410,7 +405,7 @@ contract FederationRegistryTest {
         _commitAll(1, 1, 4);
         uint48 deadline = registry.get(federation).deadline;
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
         vm.warp(deadline + 1);
         vm.expectRevert(abi.encodeWithSelector(FederationRegistry.SurvivorsTooLate.selector, deadline, uint256(deadline) + 1));
         registry.fixSurvivors(set, approvals);
@@ -464,9 +459,9 @@ contract FederationRegistryTest {
         _commitAll(1, 1, 4);
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
         bytes32 digest = registry.hashSurvivors(set, survivorsHash);
-        FederationRegistry.Approval[] memory approvals = new FederationRegistry.Approval[](1);
-        approvals[0] = FederationRegistry.Approval(address(wallet), _sign(0xBAD, digest));
-        vm.expectRevert(abi.encodeWithSelector(FederationRegistry.InvalidApproval.selector, address(wallet)));
+        Quorum.Approval[] memory approvals = new Quorum.Approval[](1);
+        approvals[0] = Quorum.Approval(address(wallet), _sign(0xBAD, digest));
+        vm.expectRevert(abi.encodeWithSelector(Quorum.InvalidApproval.selector, address(wallet)));
         registry.fixSurvivors(set, approvals);
         approvals[0].signature = _sign(0xCAFE, digest);
         registry.fixSurvivors(set, approvals);
@@ -490,7 +485,7 @@ contract FederationRegistryTest {
     }
 
     function _refused(FederationRegistry.Result memory result, bytes memory refusal) private {
-        FederationRegistry.Approval[] memory approvals = _approve(registry.hashResult(result), 7);
+        Quorum.Approval[] memory approvals = _approve(registry.hashResult(result), 7);
         vm.expectRevert(refusal);
         registry.finalise(result, approvals);
     }
@@ -563,12 +558,12 @@ contract FederationRegistryTest {
     }
 
     /// @dev Bit i of `bits` stands for aggregator i.
-    function _approve(bytes32 digest, uint256 bits) private view returns (FederationRegistry.Approval[] memory approvals) {
-        approvals = new FederationRegistry.Approval[](3);
+    function _approve(bytes32 digest, uint256 bits) private view returns (Quorum.Approval[] memory approvals) {
+        approvals = new Quorum.Approval[](3);
         uint256 length = 0;
         for (uint256 i = 0; i < 3; ++i) {
             if (bits >> i & 1 == 1) {
-                approvals[length++] = FederationRegistry.Approval(vm.addr(keys[i]), _sign(keys[i], digest));
+                approvals[length++] = Quorum.Approval(vm.addr(keys[i]), _sign(keys[i], digest));
             }
         }
         assembly {

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {FederationRegistry} from "../src/FederationRegistry.sol";
+import {Quorum} from "../src/Quorum.sol";
 import {vm} from "./Vm.sol";
 
 /// @dev Founds federations of three participants and one aggregator, and runs their rounds, for tests of what rounds lead to.
@@ -84,9 +85,9 @@ contract TrainedFederation {
         }
     }
 
-    function _approved(bytes32 digest) private pure returns (FederationRegistry.Approval[] memory approvals) {
+    function _approved(bytes32 digest) private pure returns (Quorum.Approval[] memory approvals) {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(KEY, digest);
-        approvals = new FederationRegistry.Approval[](1);
-        approvals[0] = FederationRegistry.Approval(vm.addr(KEY), abi.encodePacked(r, s, v));
+        approvals = new Quorum.Approval[](1);
+        approvals[0] = Quorum.Approval(vm.addr(KEY), abi.encodePacked(r, s, v));
     }
 }

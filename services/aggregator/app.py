@@ -9,7 +9,10 @@ from services.foundation.relays import relay_progress_router, relay_router
 from services.foundation.uploads import upload_router
 
 # Calls that the aggregator sends as they are; foundings come with their configs (`POST /v1/federations`).
-DOORS = {"FederationRegistry": ("commitUpdate", "close")}
+DOORS = {
+    "FederationRegistry": ("commitUpdate", "close"),
+    "RewardDistributor": ("fund", "publish", "challenge", "confirm", "reject", "claim", "close", "withdraw"),
+}
 
 
 def create_app(settings: AggregatorSettings | None = None) -> FastAPI:

@@ -10,6 +10,19 @@ from services.verifier.settings import VerifierSettings
 # Calls that the verifier sends as they are: of whoever holds a receipt, of operators, and of arbiters.
 DOORS = {
     "InferenceRegistry": ("deposit", "unstake", "setTerms", "challenge", "answerChallenge", "rule", "settle", "finalise", "withdraw"),
+    "EvaluationRegistry": (
+        "open",
+        "commitNonce",
+        "commitRun",
+        "fixBeacon",
+        "revealNonce",
+        "attest",
+        "revoke",
+        "revokeByAuditors",
+        "dispute",
+        "resolve",
+        "expire",
+    ),
 }
 
 

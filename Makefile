@@ -115,6 +115,7 @@ campaign: setup ## Fifty kills of chain, relay and index; everything is counted 
 
 bench: setup ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
+	@$(BIN)/python -m benchmarks chain
 
 # --- Maintenance
 

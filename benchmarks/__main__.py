@@ -2,12 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from benchmarks.machine import commit, describe_machine
 
-SUBJECTS = {"ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model"}
+SUBJECTS = {
+    "ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model",
+    "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
+}
 
 
 def main() -> None:
@@ -24,10 +28,23 @@ def main() -> None:
         context = {"subject": arguments.subject, "quick": arguments.quick, "commit": commit(), "machine": describe_machine()}
         print(json.dumps(context | figures, indent=2))
         return
-    for name, values in figures.items():
-        print(name)
-        for key, value in values.items():
-            print(f"  {key:24}{value:.3g}")
+    print("\n".join(table(figures)))
+
+
+def table(figures: Mapping[str, Any]) -> list[str]:
+    """Lines of a table: counts in whole numbers, measurements to three digits."""
+    lines = []
+    for name, value in figures.items():
+        if not isinstance(value, Mapping):
+            lines.append(f"{name:26}{_number(value)}")
+            continue
+        width = max(24, *(len(key) + 2 for key in value))
+        lines += [name, *(f"  {key:{width}}{_number(figure)}" for key, figure in value.items())]
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 if __name__ == "__main__":

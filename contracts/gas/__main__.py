@@ -3,15 +3,24 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from contracts.gas import access, federations, inferences
+from contracts.gas import access, delegation, evaluations, federations, inferences, jobs, rewards
 from contracts.gas.meter import Scenario, weighed_chain
 
 SNAPSHOT = Path(__file__).with_name("snapshot.json")
 # A call may cost this much more than the snapshot says.
 TOLERANCE = 0.05
-SCENARIOS: tuple[Scenario, ...] = (access.weigh, federations.weigh, inferences.weigh)
+SCENARIOS: tuple[Scenario, ...] = (
+    access.weigh,
+    federations.weigh,
+    inferences.weigh,
+    jobs.weigh,
+    evaluations.weigh,
+    rewards.weigh,
+    delegation.weigh,
+)
 
 
 def measure() -> dict[str, int]:
@@ -20,6 +29,12 @@ def measure() -> dict[str, int]:
         for scenario in SCENARIOS:
             scenario(meter)
         return meter.gas
+
+
+def both_ways(gas: Mapping[str, int]) -> list[str]:
+    """Names of calls that were weighed relayed and sent."""
+    names = [name.removesuffix(", relayed") for name in gas if name.endswith(", relayed")]
+    return [name for name in names if f"{name}, sent" in gas]
 
 
 def compare(snapshot: dict[str, int], measured: dict[str, int]) -> list[str]:

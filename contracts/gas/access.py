@@ -52,6 +52,8 @@ def weigh(meter: Meter) -> None:
 
     meter.relayed("appoint three members", hospital, manager, "setCommittee", 1, members, 0)
     meter.relayed("grant", hospital, manager, "grant", terms(meter, 1, group.address, 0))
+    meter.sent(None, manager, "setCommittee", 3, members, 0)
+    meter.sent("grant", manager, "grant", terms(meter, 3, group.address, 0))
     meter.relayed("confirm a grant", hospital, manager, "grant", terms(meter, 1, group.address, 1))
     meter.relayed("revoke", hospital, manager, "revoke", 1, group.address, HMB)
     meter.relayed("transfer a data set", hospital, registry, "transferFrom", hospital.address, buyer.address, 1)

@@ -9,9 +9,10 @@ from web3.exceptions import ContractLogicError
 from web3.types import RPCEndpoint
 
 from rexis.chain.calls import encode_call
-from rexis.chain.connection import Chain
-from rexis.chain.deployer import deploy_contracts
+from rexis.chain.connection import Chain, open_web3
+from rexis.chain.deployer import LOCAL_TOKEN, deploy_contracts
 from rexis.chain.deployments import load
+from rexis.chain.permits import sign_permit
 from rexis.chain.reverts import decode_revert
 from rexis.chain.signer import LOCAL_CHAIN_ID, LocalSigner, Signer, development_signer
 from rexis.encoding import keccak256
@@ -37,6 +38,7 @@ class Meter:
         self.chain = chain
         self.gas: dict[str, int] = {}
         self.payer = development_signer(1)
+        self._weighing = True
         self._nonces: dict[str, int] = {}
 
     @property
@@ -55,6 +57,21 @@ class Meter:
     def call(self, contract: str, function: str, *arguments: Any) -> Any:
         """Ask; costs nothing."""
         return self.chain.contract(contract).get_function_by_name(function)(*arguments).call()
+
+    def mint(self, who: Signer, amount: int) -> None:
+        """Give an account play money."""
+        self.sent(None, LOCAL_TOKEN, "mint", who.address, amount)
+
+    def permit(self, who: Signer, contract: str, amount: int) -> dict[str, Any]:
+        """An account's permit for a contract, over exactly this amount of its play money."""
+        return sign_permit(self.chain.web3, who, self.address(LOCAL_TOKEN), self.address(contract), amount, self.now + HOUR)
+
+    @contextmanager
+    def unweighed(self) -> Iterator[None]:
+        """What happens inside is part of the story, but not weighed, whatever its names."""
+        self._weighing = False
+        yield
+        self._weighing = True
 
     def wait(self, seconds: int) -> None:
         """Let time pass."""
@@ -101,7 +118,7 @@ class Meter:
         receipt = eth.wait_for_transaction_receipt(eth.send_raw_transaction(payer.sign_transaction(fields)), poll_latency=0.005)
         if receipt["status"] != 1:
             raise ChainError(f"{name or contract}: the call failed, so there is nothing to weigh")
-        if name is not None:
+        if name is not None and self._weighing:
             self.gas[name] = int(receipt["gasUsed"])
 
     def _check(self, payer: str, to: str, data: bytes) -> None:
@@ -121,14 +138,14 @@ class Meter:
 def weighed_chain() -> Iterator[Meter]:
     """A meter on a new chain with all contracts, whose deployments are weighed already."""
     with passing_anvil(genesis_time=GENESIS) as url:
+        # Not as many as the deployment happens to take: times are in hashes of blocks, which are the beacons of evaluations.
+        open_web3(url).manager.request_blocking(RPCEndpoint("anvil_setBlockTimestampInterval"), [1])
         deployment = deploy_contracts(url, development_signer(0), load(LOCAL_CHAIN_ID))
         meter = Meter(Chain.connect(url, deployment))
         for name, contract in sorted(deployment.contracts.items()):
             if contract.transaction is not None:
                 receipt = meter.chain.web3.eth.get_transaction_receipt(contract.transaction)
                 meter.gas[f"deploy {name}"] = int(receipt["gasUsed"])
-        # Deploying takes the time it takes, and deadlines follow the latest block: what is weighed begins at the same second always.
-        meter.wait(GENESIS + HOUR - meter.now)
         yield meter
 
 

@@ -41,6 +41,7 @@ class JobProjection:
     """Writes `compute_job` from events, and from nothing else."""
 
     contract = COMPUTE_JOBS
+    tables = (ComputeJob,)
 
     def apply(self, session: Session, event: IndexedEvent) -> None:
         """Take one event into account; events come in the order of the chain."""

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import table
+from benchmarks.chain import relayed_over_sent
+from contracts.gas.__main__ import SNAPSHOT
+
 ROOT = Path(__file__).parents[2]
 EE_KEYS = {"relative_error", "plain_fp32_error", "runtime_ratio", "plain_plain_ratio", "expansion", "keygen_s", "encrypt_model_s"}
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -18,7 +22,9 @@ def benchmarks(*arguments: str) -> str:
 
 
 def test_help_lists_the_subjects() -> None:
-    assert "ee " in benchmarks("--help")
+    listed = benchmarks("--help")
+    assert "ee " in listed
+    assert "chain " in listed
 
 
 def test_ee_prints_one_json_object_with_sound_figures() -> None:
@@ -34,6 +40,30 @@ def test_ee_prints_one_json_object_with_sound_figures() -> None:
         assert figures["encrypt_model_s"] > 0
 
 
+def test_chain_sets_a_relayed_call_beside_the_same_call_sent() -> None:
+    gas = json.loads(SNAPSHOT.read_text())
+    ratios = relayed_over_sent(gas)
+    assert ratios["grant"] == gas["grant, relayed"] / gas["grant, sent"]
+    # What was weighed in one way only stands beside nothing.
+    assert "set policy" not in ratios
+    assert all(1 < ratio < 2 for ratio in ratios.values())
+
+
+def test_a_table_prints_counts_whole_and_measurements_to_three_digits() -> None:
+    figures = {"gas": {"fix four survivors, two signatures, sent": 126_247}, "relayed_over_sent": {"grant": 1.48843}, "lost": 0}
+    name, units, *rest, lost = table(figures)
+    assert (name, units.split("sent")[1].strip()) == ("gas", "126,247")
+    assert rest == ["relayed_over_sent", "  grant                   1.49"]
+    assert lost.split() == ["lost", "0"]
+
+
+def test_the_committed_campaign_lost_nothing_and_did_nothing_twice() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "chain.json").read_text())
+    assert result["landed"] + result["refused"] == result["operations"] > 0
+    assert (result["lost"], result["duplicated"], result["faults"]) == (0, 0, 0)
+    assert set(result["kills"]) == {"chain", "relay", "index"}
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> None:
     text = path.read_text()
@@ -44,4 +74,4 @@ def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> No
 
 
 def test_results_are_there() -> None:
-    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"ee"}
+    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"ee", "chain"}

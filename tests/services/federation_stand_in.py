@@ -70,6 +70,7 @@ def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *argum
         "nonce": eth.get_transaction_count(signer.address),
         "to": chain.deployment.contracts[contract].address,
         "data": encode_call(contract, function, *arguments),
+        "value": 0,
         "gas": 3_000_000,
         "maxFeePerGas": 10**11,
         "maxPriorityFeePerGas": 10**9,

@@ -24,10 +24,11 @@ from rexis.policy.duo import Permission
 from services.foundation.database import migrate, open_engine
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.marketplace.settings import MarketplaceSettings
+from tests.services.command_parties import PASSPHRASE, Party, background
 from tests.services.conftest import free_port
 from tests.services.marketplace_on_chain import RELAYER_KEY, running_chain
 from tests.services.service_applications import serving, settings_for
-from tests.services.test_access_commands import DECLARED, PASSPHRASE, Party, background
+from tests.services.test_access_commands import DECLARED
 
 SITE = """
 poll_interval_s = 0.2

@@ -373,7 +373,7 @@ def test_what_was_answered_the_arbiter_judges_or_time(
     assert refused(lambda: stakes.do(stakes.arbiter, "rule", batch.id, 0, who, True, WHY))[0] == "WrongOutcome"
     assert refused(lambda: stakes.do(stakes.challenger, "answerChallenge", batch.id, 0, who, WHY))[0] == "NotOperator"
     stakes.do(stakes.operator, "answerChallenge", batch.id, 0, who, WHY)
-    assert refused(lambda: stakes.do(stakes.operator, "rule", batch.id, 0, who, False, WHY))[0] == "NotArbiter"
+    assert refused(lambda: stakes.do(stakes.operator, "rule", batch.id, 0, who, False, WHY))[0] == "NotArbiterOfBatch"
     if ruling is None:
         warp(stakes.now + RULING_TIME + 1)
         assert refused(lambda: stakes.do(stakes.arbiter, "rule", batch.id, 0, who, True, WHY))[0] == "DeadlinePassed"

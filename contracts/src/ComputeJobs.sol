@@ -229,7 +229,10 @@ contract ComputeJobs is Escrow, Ownable2Step, Pausable {
             id, terms.dataset, consumer, terms.provider, terms.arbiter, terms.purpose, terms.algorithm, terms.document
         );
         emit JobFunded(id, terms.token, terms.price, terms.acceptUntil, terms.runSeconds, terms.reviewSeconds);
-        if (terms.price != 0) _take(terms.token, consumer, terms.price, permit);
+        if (terms.price != 0) {
+            _requireAccepted(terms.token);
+            _take(terms.token, consumer, terms.price, permit);
+        }
     }
 
     /// @notice The provider takes the job on; from now on he has `runSeconds`.

@@ -52,10 +52,10 @@ abstract contract Escrow is ERC2771Context {
         IERC20(token).safeTransfer(to, amount);
     }
 
-    /// @dev Keeps: a listed token arrived in full, or the call fails; a token that keeps a part for itself never gets in. The caller
-    /// has written all state before, since the token's code runs here.
+    /// @dev Keeps: exactly the amount arrived, or the call fails; a token that keeps a part for itself never gets in. Whether the token is
+    /// on the list is asked where something begins (`_requireAccepted`), not here: what answers to something that began stays possible.
+    /// The caller has written all state before, since the token's code runs here.
     function _take(address token, address from, uint256 amount, Permit calldata permit) internal {
-        if (!TOKENS.isAccepted(token)) revert TokenNotAccepted(token);
         if (permit.deadline != 0) {
             // Whoever sees a permit may use it first: what counts is the allowance, and the transfer fails without one.
             try IERC20Permit(token).permit(from, address(this), amount, permit.deadline, permit.v, permit.r, permit.s) {}
@@ -65,6 +65,11 @@ abstract contract Escrow is ERC2771Context {
         IERC20(token).safeTransferFrom(from, address(this), amount);
         uint256 got = IERC20(token).balanceOf(address(this)) - before;
         if (got != amount) revert AmountNotReceived(token, amount, got);
+    }
+
+    /// @dev Keeps: nothing new begins in a token that is not on the list.
+    function _requireAccepted(address token) internal view {
+        if (!TOKENS.isAccepted(token)) revert TokenNotAccepted(token);
     }
 
     /// @dev Adds to what an account can withdraw. A credit of nothing leaves no trace.

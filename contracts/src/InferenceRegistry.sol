@@ -154,6 +154,7 @@ contract InferenceRegistry is Escrow {
         Stake storage stake = _stakes[operator][token];
         stake.total += amount;
         emit StakeChanged(operator, token, stake.total);
+        _requireAccepted(token);
         _take(token, operator, amount, permit);
     }
 
@@ -181,7 +182,7 @@ contract InferenceRegistry is Escrow {
         if (nothing != (terms.token == address(0)) || nothing != (terms.arbiter == address(0)) || terms.arbiter == operator) {
             revert InvalidTerms(terms.token, terms.bond, terms.arbiter);
         }
-        if (!nothing && !TOKENS.isAccepted(terms.token)) revert TokenNotAccepted(terms.token);
+        if (!nothing) _requireAccepted(terms.token);
         termsCount[operator] = version + 1;
         _terms[operator][version + 1] = terms;
         emit TermsSet(operator, version + 1, terms.token, terms.bond, terms.arbiter);

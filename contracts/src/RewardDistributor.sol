@@ -174,6 +174,7 @@ contract RewardDistributor is Escrow {
         made.funder = funder;
         made.terms = terms;
         emit EpochFunded(epoch, terms.federation, funder, terms);
+        _requireAccepted(terms.token);
         _take(terms.token, funder, terms.amount, permit);
     }
 

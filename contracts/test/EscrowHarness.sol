@@ -11,6 +11,7 @@ contract EscrowHarness is Escrow {
 
     function bring(address token, uint256 amount, Permit calldata permit) external {
         _credit(token, _msgSender(), amount);
+        _requireAccepted(token);
         _take(token, _msgSender(), amount, permit);
     }
 

@@ -301,11 +301,14 @@ contract InferenceStakeTest is InferenceStakeWorld {
         registry.rule(batch, 0, CHALLENGER, true, 0);
     }
 
-    function test_a_revoked_model_ends_no_challenge() public {
-        _challenge(CHALLENGER, batch, 1);
+    function test_neither_a_revoked_model_nor_a_token_off_the_list_saves_a_batch() public {
         vm.prank(OWNER);
         models.revoke(MODEL, ModelRegistry.Reason.AuditFailed);
         tokens.setAccepted(address(credit), false);
+        vm.expectRevert(abi.encodeWithSelector(Escrow.TokenNotAccepted.selector, address(credit)));
+        vm.prank(OPERATOR);
+        registry.deposit(address(credit), 1, _noPermit());
+        _challenge(CHALLENGER, batch, 1);
         vm.warp(registry.challengeOf(batch, 0, CHALLENGER).deadline + 1);
         registry.settle(batch, 0, CHALLENGER);
         vm.prank(CHALLENGER);

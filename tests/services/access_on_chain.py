@@ -9,7 +9,7 @@ from httpx2 import Response
 from rexis.chain.calls import encode_call
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner, development_signer
-from rexis.encoding import from_hex
+from rexis.encoding import from_hex, sha256
 from services.foundation.database import migrate, open_engine
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.marketplace.settings import MarketplaceSettings
@@ -105,6 +105,23 @@ def access(marketplace: Marketplace, *, consumer: LocalSigner = RESEARCHER, **ch
     request = ask(marketplace, consumer=consumer)
     grant(marketplace, request, **changes)
     return request
+
+
+def free_job(provider: LocalSigner, arbiter: LocalSigner, algorithm: bytes, until: int) -> dict[str, Any]:
+    """Terms of a compute-to-data job on data set 1 that costs nothing, to be accepted until this Unix time."""
+    return {
+        "dataset": 1,
+        "purpose": HMB,
+        "provider": provider.address,
+        "arbiter": arbiter.address,
+        "algorithm": algorithm,
+        "document": sha256(b"document"),
+        "token": "0x" + 40 * "0",
+        "price": 0,
+        "acceptUntil": until,
+        "runSeconds": 3600,
+        "reviewSeconds": 3600,
+    }
 
 
 def chain_time(marketplace: Marketplace) -> int:

@@ -8,14 +8,28 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
+from rexis.chain.permits import no_permit
 from rexis.errors import ConfigurationError, UnavailableError
 from services.admin.command import app
 from services.foundation.database import transaction
-from tests.services.access_on_chain import BUYER, HOSPITAL, MEMBER, access, act, marketplace_with_a_data_set, register, rpc
+from tests.services.access_on_chain import (
+    BUYER,
+    DAY,
+    HOSPITAL,
+    MEMBER,
+    RESEARCHER,
+    access,
+    act,
+    chain_time,
+    free_job,
+    marketplace_with_a_data_set,
+    register,
+    rpc,
+)
 from tests.services.marketplace_on_chain import Marketplace, running_chain, undone
 from tests.services.service_applications import environment_of
 
-TABLES = ("chain_event", "catalogue_entry", "dataset_parent", "bound_document", "access_change", "committee_member")
+TABLES = ("chain_event", "catalogue_entry", "dataset_parent", "bound_document", "access_change", "committee_member", "compute_job")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +44,9 @@ def marketplace(rpc_url: str, database_url: str) -> Iterator[Marketplace]:
         register(found, BUYER, registration={"parents": [1]})
         act(found, HOSPITAL, "AccessManager", "setCommittee", 1, [MEMBER.address], 0)
         access(found)
+        act(found, HOSPITAL, "ComputeJobs", "trustAlgorithm", 1, bytes([7]) * 32, 0)
+        job = free_job(HOSPITAL, BUYER, bytes([7]) * 32, chain_time(found) + DAY)
+        act(found, RESEARCHER, "ComputeJobs", "request", job, no_permit())
         yield found
 
 

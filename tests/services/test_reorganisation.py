@@ -33,6 +33,7 @@ from services.foundation.outbox.transactions import ChainIntent, ChainTransactio
 from services.foundation.relays import promise
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.campaign.accounting import Account, check_projections, read
+from tests.services.access_on_chain import free_job
 from tests.services.chain_process import rpc
 from tests.services.marketplace_on_chain import running_chain
 
@@ -140,6 +141,13 @@ class World:
         }
         self.signed("marketplace", signer, "AccessManager", "grant", terms)
 
+    def job(self) -> None:
+        """A free compute-to-data job on data set 1, asked for and not yet accepted."""
+        algorithm = secrets.token_bytes(32)
+        terms = free_job(OWNER, MEMBER, algorithm, self.started + DAY)
+        self.signed("marketplace", OWNER, "ComputeJobs", "trustAlgorithm", 1, algorithm, 0)
+        self.signed("marketplace", CONSUMER, "ComputeJobs", "request", terms, no_permit())
+
     def found(self, config: bytes) -> bytes:
         aggregator = self.services["aggregator"].signer.address
         founding = {
@@ -223,6 +231,7 @@ class World:
             self.signed("aggregator", site, "FederationRegistry", "commitUpdate", federation, ctx, commitments[site.address])
         self.own("verifier", "InferenceRegistry", "challenge", batch, 0, leaf, [], secrets.token_bytes(32), no_permit())
         self.grant(MEMBER, policy=2, epoch=0)
+        self.job()
         self.signed("marketplace", HEIR, "DatasetRegistry", "setState", 3, 1)
         self.block()
         names = [site.address for site in SITES]

@@ -112,7 +112,8 @@ def test_events_that_are_not_the_chains_are_read_anew(marketplace: Marketplace) 
     right = contents(marketplace)
     change(
         marketplace,
-        "DELETE FROM chain_event WHERE contract = 'AccessManager' AND block_number = (SELECT max(block_number) FROM chain_event)",
+        "DELETE FROM chain_event WHERE contract = 'AccessManager' AND block_number = "
+        "(SELECT max(block_number) FROM chain_event WHERE contract = 'AccessManager')",
         "UPDATE chain_event SET address = '0x' WHERE log_index = 0 AND block_number = (SELECT min(block_number) FROM chain_event)",
     )
     found = check(marketplace)

@@ -316,6 +316,24 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(credit.balanceOf(CHALLENGER) == 9 * uint256(BOND) + REWARDED);
     }
 
+    /// @dev The bond of a new batch is something new: see PaymentTokens.
+    function test_no_new_batch_is_staked_in_a_token_off_the_list() public {
+        _fund(OPERATOR, BOND);
+        vm.prank(OPERATOR);
+        registry.deposit(address(credit), BOND, _noPermit());
+        tokens.setAccepted(address(credit), false);
+        vm.expectRevert(abi.encodeWithSelector(Escrow.TokenNotAccepted.selector, address(credit)));
+        this.commitAgain();
+        // Without a stake, or in another token, he goes on.
+        vm.prank(OPERATOR);
+        registry.setTerms(InferenceRegistry.Terms(address(0), 0, address(0)), 1);
+        _commit(OPERATOR, 77);
+    }
+
+    function commitAgain() external {
+        _commit(OPERATOR, 77);
+    }
+
     function _answer() private {
         vm.prank(OPERATOR);
         registry.answerChallenge(batch, 0, CHALLENGER, keccak256("answer"));

@@ -306,6 +306,12 @@ contract RewardDistributorTest {
         _publish(epoch, 1, 900);
         vm.warp(distributor.get(epoch).challengeUntil);
         _challenge(epoch, accounts[0], 1);
+        // Somebody else may still object within this second.
+        vm.expectRevert(
+            abi.encodeWithSelector(RewardDistributor.StillOpenToChallenges.selector, block.timestamp, block.timestamp)
+        );
+        vm.prank(ARBITER);
+        distributor.confirm(epoch, 1, REASON);
         vm.warp(distributor.get(epoch).claimFrom - 1);
         vm.prank(ARBITER);
         distributor.confirm(epoch, 1, REASON);

@@ -43,6 +43,9 @@ contract Forwarder is EIP712, Ownable2Step {
     /// @dev One word holds 256 neighbouring nonces: an institution that counts upwards pays a fresh word once in 256 calls.
     mapping(address from => BitMaps.BitMap) private _usedNonces;
 
+    /// @dev Nonces of calls about keys. An agent makes none, so it can not spend the number of the revocation that is to end it.
+    mapping(address from => BitMaps.BitMap) private _usedKeyNonces;
+
     event TargetChanged(address indexed target, bool allowed);
     /// @param signer `from`, also where its code accepted the signature (ERC-1271), or the key that it delegated to.
     event RequestExecuted(address indexed from, address indexed to, address indexed signer, uint256 nonce, bytes4 selector);
@@ -83,10 +86,10 @@ contract Forwarder is EIP712, Ownable2Step {
     /// @notice Executes a signed request once and returns what the target returned.
     /// @dev Keeps: a nonce is used if and only if its call succeeded. A revert of the target passes through unchanged and undoes
     /// everything, so the request stays valid until its deadline. The nonce is written before the call: no reentrant second use.
-    /// An institution and its delegated keys share its nonces.
+    /// An institution and its delegated keys share its nonces, but for those of its calls to `DELEGATIONS`, which only it can make.
     function execute(Request calldata request, bytes calldata signature) external returns (bytes memory result) {
         address signer = _check(request, signature);
-        _usedNonces[request.from].set(request.nonce);
+        _noncesOf(request).set(request.nonce);
 
         bytes memory data = abi.encodePacked(request.data, request.from);
         // EIP-150 passes on at most 63/64: without this check a sender could starve the call and still see it run.
@@ -121,16 +124,26 @@ contract Forwarder is EIP712, Ownable2Step {
         );
     }
 
-    /// @notice Whether a nonce is spent. Nonces are any numbers in any order, so parallel requests do not block each other.
-    function nonceUsed(address from, uint256 nonce) public view returns (bool) {
+    /// @notice Whether a nonce is spent, of calls to any target but `DELEGATIONS`. Nonces are any numbers in any order, so parallel
+    /// requests do not block each other.
+    function nonceUsed(address from, uint256 nonce) external view returns (bool) {
         return _usedNonces[from].get(nonce);
+    }
+
+    /// @notice Whether a nonce of calls to `DELEGATIONS` is spent.
+    function keyNonceUsed(address from, uint256 nonce) external view returns (bool) {
+        return _usedKeyNonces[from].get(nonce);
     }
 
     function _check(Request calldata request, bytes calldata signature) private view returns (address signer) {
         if (!isTarget[request.to]) revert TargetNotAllowed(request.to);
         if (block.timestamp > request.deadline) revert RequestExpired(request.deadline, block.timestamp);
-        if (nonceUsed(request.from, request.nonce)) revert NonceAlreadyUsed(request.from, request.nonce);
+        if (_noncesOf(request).get(request.nonce)) revert NonceAlreadyUsed(request.from, request.nonce);
         return _signerOf(request, signature);
+    }
+
+    function _noncesOf(Request calldata request) private view returns (BitMaps.BitMap storage) {
+        return request.to == address(DELEGATIONS) ? _usedKeyNonces[request.from] : _usedNonces[request.from];
     }
 
     /// @dev A key's signature counts even if its account has code (EIP-7702 accounts), then that of a key it delegated to; else the

@@ -278,6 +278,29 @@ contract ForwarderTest {
         assert(!forwarder.nonceUsed(by == signer ? vm.addr(AGENT_KEY) : by, nonce));
     }
 
+    /// @dev A leaked key sees the revocation on its way, and spends its nonce on a call that it may make. Nonces of calls about keys
+    /// are therefore numbers of their own: no agent makes such a call.
+    function testFuzz_an_agent_can_not_spend_the_nonce_of_its_revocation(uint256 nonce) public {
+        _delegate(signer, address(target), ForwardedTarget.note.selector);
+        KeyDelegation delegations = forwarder.DELEGATIONS();
+        address agent = vm.addr(AGENT_KEY);
+        Request memory revocation = _request(signer, nonce, abi.encodeCall(KeyDelegation.revoke, (agent)));
+        revocation.to = address(delegations);
+        bytes memory signature = _sign(KEY, revocation);
+        Request memory first = _request(signer, nonce, abi.encodeCall(ForwardedTarget.note, ()));
+        forwarder.execute(first, _sign(AGENT_KEY, first));
+        assert(forwarder.nonceUsed(signer, nonce) && !forwarder.keyNonceUsed(signer, nonce));
+
+        forwarder.execute(revocation, signature);
+        assert(forwarder.keyNonceUsed(signer, nonce));
+        assert(!delegations.covers(signer, agent, address(target), ForwardedTarget.note.selector));
+        assert(delegations.delegationOf(signer, agent).version == 2);
+
+        // Once, like every call.
+        vm.expectRevert(abi.encodeWithSelector(Forwarder.NonceAlreadyUsed.selector, signer, nonce));
+        forwarder.execute(revocation, signature);
+    }
+
     function testFuzz_an_agent_signs_nothing_else(address to, bytes4 selector, bytes calldata rest) public {
         vm.assume(to != address(target) || selector != ForwardedTarget.refuse.selector);
         _delegate(signer, to, selector);

@@ -361,6 +361,7 @@ contract InferenceStakeInvariantTest {
     /// @dev Forge undoes what this does.
     function afterInvariant() public {
         assert(handler.attempts() < 48 || handler.accepted() * 5 >= handler.attempts());
+        assert(handler.attempts() < 48 || (handler.succeeded("challenge") > 0 && handler.succeeded("commit") > 2));
         handler.end();
         handler.check();
     }

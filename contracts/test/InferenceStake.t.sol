@@ -316,6 +316,66 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(credit.balanceOf(CHALLENGER) == 9 * uint256(BOND) + REWARDED);
     }
 
+    /// @dev Every last second is still in time, and the next one is not.
+    function test_challenge_answer_and_ruling_are_in_time_until_the_last_second() public {
+        uint256 until = uint256(registry.get(batch).committedAt) + registry.CHALLENGE_TIME();
+        vm.warp(until);
+        _challenge(CHALLENGER, batch, 1);
+        vm.warp(registry.challengeOf(batch, 0, CHALLENGER).deadline);
+        _answer();
+        vm.warp(registry.challengeOf(batch, 0, CHALLENGER).deadline);
+        _rule(ARBITER, false);
+        assert(_outcome() == InferenceRegistry.Outcome.Dismissed);
+
+        // The same story, a second too late each time.
+        bytes32 other = this.commitAgain();
+        until = block.timestamp + registry.CHALLENGE_TIME();
+        vm.warp(until + 1);
+        vm.expectRevert(abi.encodeWithSelector(InferenceRegistry.DeadlinePassed.selector, uint48(until), until + 1));
+        this.challengeAgain(other);
+        vm.warp(until);
+        this.challengeAgain(other);
+        uint48 answerUntil = registry.challengeOf(other, 0, CHALLENGER).deadline;
+        vm.warp(uint256(answerUntil) + 1);
+        vm.expectRevert(
+            abi.encodeWithSelector(InferenceRegistry.DeadlinePassed.selector, answerUntil, uint256(answerUntil) + 1)
+        );
+        vm.prank(OPERATOR);
+        registry.answerChallenge(other, 0, CHALLENGER, keccak256("answer"));
+        vm.warp(answerUntil);
+        vm.prank(OPERATOR);
+        registry.answerChallenge(other, 0, CHALLENGER, keccak256("answer"));
+        uint48 ruleUntil = registry.challengeOf(other, 0, CHALLENGER).deadline;
+        vm.warp(uint256(ruleUntil) + 1);
+        vm.expectRevert(abi.encodeWithSelector(InferenceRegistry.DeadlinePassed.selector, ruleUntil, uint256(ruleUntil) + 1));
+        vm.prank(ARBITER);
+        registry.rule(other, 0, CHALLENGER, true, keccak256("reason"));
+        registry.settle(other, 0, CHALLENGER);
+        assert(registry.challengeOf(other, 0, CHALLENGER).outcome == InferenceRegistry.Outcome.Undecided);
+    }
+
+    /// @dev The bond of a new batch is something new: see PaymentTokens.
+    function test_no_new_batch_is_staked_in_a_token_off_the_list() public {
+        _fund(OPERATOR, BOND);
+        vm.prank(OPERATOR);
+        registry.deposit(address(credit), BOND, _noPermit());
+        tokens.setAccepted(address(credit), false);
+        vm.expectRevert(abi.encodeWithSelector(Escrow.TokenNotAccepted.selector, address(credit)));
+        this.commitAgain();
+        // Without a stake, or in another token, he goes on.
+        vm.prank(OPERATOR);
+        registry.setTerms(InferenceRegistry.Terms(address(0), 0, address(0)), 1);
+        _commit(OPERATOR, 77);
+    }
+
+    function commitAgain() external returns (bytes32) {
+        return _commit(OPERATOR, 77);
+    }
+
+    function challengeAgain(bytes32 other) external {
+        _challenge(CHALLENGER, other, 77);
+    }
+
     function _answer() private {
         vm.prank(OPERATOR);
         registry.answerChallenge(batch, 0, CHALLENGER, keccak256("answer"));

@@ -298,6 +298,32 @@ contract RewardDistributorTest {
         distributor.challenge(epoch, 1, REASON);
     }
 
+    /// @dev Every last second is still in time; that the next one is not, the other tests say.
+    function test_publication_objection_decision_and_claim_are_in_time_until_the_last_second() public {
+        bytes32 epoch = _fund(_terms());
+        training.train(federation, 1);
+        vm.warp(_terms().publishBy);
+        _publish(epoch, 1, 900);
+        vm.warp(distributor.get(epoch).challengeUntil);
+        _challenge(epoch, accounts[0], 1);
+        // Somebody else may still object within this second.
+        vm.expectRevert(
+            abi.encodeWithSelector(RewardDistributor.StillOpenToChallenges.selector, block.timestamp, block.timestamp)
+        );
+        vm.prank(ARBITER);
+        distributor.confirm(epoch, 1, REASON);
+        vm.warp(distributor.get(epoch).claimFrom - 1);
+        vm.prank(ARBITER);
+        distributor.confirm(epoch, 1, REASON);
+        RewardDistributor.Epoch memory current = distributor.get(epoch);
+        assert(current.claimFrom == block.timestamp && current.claimUntil == block.timestamp + 30 days);
+        vm.warp(current.claimUntil);
+        vm.expectRevert(abi.encodeWithSelector(RewardDistributor.NotOver.selector, epoch, current.claimUntil, block.timestamp));
+        distributor.close(epoch);
+        _claim(epoch, 0);
+        assert(distributor.creditOf(address(token), accounts[0]) == 500);
+    }
+
     function test_a_share_is_claimed_once_by_its_own_proof_and_in_time() public {
         bytes32 epoch = _published();
         RewardDistributor.Epoch memory current = distributor.get(epoch);

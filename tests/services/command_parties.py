@@ -4,7 +4,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
     def run() -> None:
         while not stopping.wait(0.05):
             for job in work:
-                job.run()
+                # A command that runs beside it changes the environment of this process, which the HTTP client reads at each request:
+                # "RuntimeError: dictionary changed size", or a variable that is gone. A process of its own has no such neighbour.
+                with suppress(KeyError, RuntimeError):
+                    job.run()
 
     thread = threading.Thread(target=run)
     thread.start()

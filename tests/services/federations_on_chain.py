@@ -3,6 +3,7 @@ process, and a chain. An institution here trains nothing: its update is a pull t
 """
 
 import io
+import os
 import secrets
 import subprocess
 import sys
@@ -368,7 +369,9 @@ def _is_introduced(client: AggregatorClient) -> bool:
 def masked_uploads(settings: ServiceSettings) -> list[Path]:
     """What lies in the object store besides models."""
     store = Path(settings.object_store_url.removeprefix("file://"))
-    return [path for path in store.rglob("*") if path.is_file() and path.relative_to(store).parts[0] != "models"]
+    # Folders may go while they are walked, which `os.walk` takes as it comes.
+    files = [Path(folder, name) for folder, _, names in os.walk(store) for name in names]
+    return [path for path in files if path.relative_to(store).parts[0] != "models"]
 
 
 def survivors_of(addresses: Sequence[str], members: Sequence[LocalSigner]) -> list[int]:

@@ -135,7 +135,8 @@ def test_sigterm_does_not_wait_for_a_run_that_hangs_and_keeps_the_lease_for_it(c
     until((cluster.folder / "hanging").exists, "the job hangs")
     assert cluster.next_runs(3) == {active.pid}, "the other job has to go on"
     active.terminate()
-    assert active.wait(2.0) == 0
+    # The job hangs for as long as the file is there, so how long a busy machine takes to end the process says nothing.
+    assert active.wait(DEADLINE_S) == 0
     assert cluster.owner() == active.pid, "whether the run has ended is not known: nobody may start one before the lease ends"
 
 

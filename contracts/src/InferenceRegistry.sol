@@ -189,8 +189,8 @@ contract InferenceRegistry is Escrow {
     }
 
     /// @notice Commits to a batch of receipts; its id is known beforehand (`batchId`), as the leaves need it.
-    /// @dev Keeps: written once; bound to a model that its owner vouches for at this time; the bond of the present terms is free, in
-    /// an accepted token, and becomes locked. The sender is part of the id, so nobody takes the place of a pending batch.
+    /// @dev Keeps: written once; bound to a model that its owner vouches for at this time; the bond of the present terms is free and
+    /// becomes locked. The sender is part of the id, so nobody takes the place of a pending batch.
     /// @param sequence Any number that this operator has not used for this model.
     function commit(address owner, bytes32 model, uint64 sequence, bytes32 record, uint32 count)
         external
@@ -366,7 +366,6 @@ contract InferenceRegistry is Escrow {
         Terms storage terms = _terms[operator][number];
         uint96 bond = terms.bond;
         if (bond == 0) return 0;
-        _requireAccepted(terms.token);
         Stake storage stake = _stakes[operator][terms.token];
         uint128 free = stake.total - stake.locked;
         if (bond > free) revert StakeTooSmall(operator, terms.token, bond, free);

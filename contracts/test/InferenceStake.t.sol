@@ -316,6 +316,7 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(credit.balanceOf(CHALLENGER) == 9 * uint256(BOND) + REWARDED);
     }
 
+<<<<<<< HEAD
     /// @dev Every last second is still in time, and the next one is not.
     function test_challenge_answer_and_ruling_are_in_time_until_the_last_second() public {
         uint256 until = uint256(registry.get(batch).committedAt) + registry.CHALLENGE_TIME();
@@ -376,6 +377,8 @@ contract InferenceStakeTest is InferenceStakeWorld {
         _challenge(CHALLENGER, other, 77);
     }
 
+=======
+>>>>>>> parent of b46b847 (No new batch is staked in a token that left the list)
     function _answer() private {
         vm.prank(OPERATOR);
         registry.answerChallenge(batch, 0, CHALLENGER, keccak256("answer"));

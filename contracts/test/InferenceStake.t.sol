@@ -316,7 +316,6 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(credit.balanceOf(CHALLENGER) == 9 * uint256(BOND) + REWARDED);
     }
 
-<<<<<<< HEAD
     /// @dev Every last second is still in time, and the next one is not.
     function test_challenge_answer_and_ruling_are_in_time_until_the_last_second() public {
         uint256 until = uint256(registry.get(batch).committedAt) + registry.CHALLENGE_TIME();
@@ -355,20 +354,6 @@ contract InferenceStakeTest is InferenceStakeWorld {
         assert(registry.challengeOf(other, 0, CHALLENGER).outcome == InferenceRegistry.Outcome.Undecided);
     }
 
-    /// @dev The bond of a new batch is something new: see PaymentTokens.
-    function test_no_new_batch_is_staked_in_a_token_off_the_list() public {
-        _fund(OPERATOR, BOND);
-        vm.prank(OPERATOR);
-        registry.deposit(address(credit), BOND, _noPermit());
-        tokens.setAccepted(address(credit), false);
-        vm.expectRevert(abi.encodeWithSelector(Escrow.TokenNotAccepted.selector, address(credit)));
-        this.commitAgain();
-        // Without a stake, or in another token, he goes on.
-        vm.prank(OPERATOR);
-        registry.setTerms(InferenceRegistry.Terms(address(0), 0, address(0)), 1);
-        _commit(OPERATOR, 77);
-    }
-
     function commitAgain() external returns (bytes32) {
         return _commit(OPERATOR, 77);
     }
@@ -377,8 +362,6 @@ contract InferenceStakeTest is InferenceStakeWorld {
         _challenge(CHALLENGER, other, 77);
     }
 
-=======
->>>>>>> parent of b46b847 (No new batch is staked in a token that left the list)
     function _answer() private {
         vm.prank(OPERATOR);
         registry.answerChallenge(batch, 0, CHALLENGER, keccak256("answer"));

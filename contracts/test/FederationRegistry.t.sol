@@ -139,7 +139,8 @@ contract FederationRegistryTest {
         (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 7);
         Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
         uint48 commitUntil = registry.get(federation).commitUntil;
-        // Not before its time to commit is over: nobody who is slow is left out.
+        // Not before its time to commit is over, to the last second: nobody who is slow is left out.
+        vm.warp(commitUntil);
         vm.expectRevert(abi.encodeWithSelector(FederationRegistry.CommitmentsStillOpen.selector, commitUntil, block.timestamp));
         registry.fixSurvivors(set, approvals);
         vm.warp(commitUntil + 1);
@@ -367,10 +368,28 @@ contract FederationRegistryTest {
     function test_a_round_without_enough_commitments_is_abandoned_early() public {
         _open(1, 1);
         _commitAll(1, 1, 2);
-        vm.warp(registry.get(federation).commitUntil + 1);
+        FederationRegistry.Federation memory current = registry.get(federation);
+        // In the last second the third may still commit.
+        vm.warp(current.commitUntil);
+        vm.expectRevert(
+            abi.encodeWithSelector(FederationRegistry.DeadlineNotReached.selector, current.deadline, current.commitUntil)
+        );
+        vm.prank(aggregators[0]);
+        registry.abandon(federation, 1, 1);
+        vm.warp(current.commitUntil + 1);
         vm.prank(aggregators[0]);
         registry.abandon(federation, 1, 1);
         assert(registry.get(federation).status == FederationRegistry.Status.Idle);
+    }
+
+    function test_survivors_are_in_time_until_the_last_second() public {
+        _open(1, 1);
+        _commitAll(1, 1, 4);
+        (FederationRegistry.SurvivorSet memory set, bytes32 survivorsHash) = _set(1, 1, 15);
+        Quorum.Approval[] memory approvals = _approve(registry.hashSurvivors(set, survivorsHash), 3);
+        vm.warp(registry.get(federation).deadline);
+        registry.fixSurvivors(set, approvals);
+        assert(registry.get(federation).status == FederationRegistry.Status.Fixed);
     }
 
     function test_fixed_survivors_are_never_followed_by_others_on_the_same_model() public {

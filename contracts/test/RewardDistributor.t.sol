@@ -198,6 +198,10 @@ contract RewardDistributorTest {
         vm.prank(PUBLISHER);
         distributor.publish(epoch, 1, record, 3, 900, "");
         training.close(federation);
+        // The first of its rounds was finished, so its reward is not the funder's to take back before it is published.
+        uint48 publishBy = _terms().publishBy;
+        vm.expectRevert(abi.encodeWithSelector(RewardDistributor.NotOver.selector, epoch, publishBy, block.timestamp));
+        distributor.close(epoch);
         _publish(epoch, 1, 900);
 
         // Nothing of the other epoch's rounds was finished, and nothing will be: back at once.

@@ -18,6 +18,10 @@ contract ForwardedTarget is ERC2771Context {
         ++calls;
     }
 
+    function gasGiven() external view returns (uint256) {
+        return gasleft();
+    }
+
     function refuse(uint256 reason) external pure {
         revert Refused(reason);
     }

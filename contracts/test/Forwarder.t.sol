@@ -194,6 +194,26 @@ contract ForwarderTest {
         assert(forwarder.nonceUsed(signer, 1) == success);
     }
 
+    /// @dev Whatever a sender gives along: a target that is not warm yet costs the forwarder, never the call.
+    function test_a_call_to_a_cold_target_starts_with_the_gas_it_was_signed_for() public {
+        Request memory request = _request(signer, 0, abi.encodeCall(ForwardedTarget.gasGiven, ()));
+        uint256 ran = 0;
+        uint256 refused = 0;
+        for (uint256 sent = 230_000; sent < 270_000; sent += 101) {
+            request.nonce = sent;
+            bytes memory signature = _sign(KEY, request);
+            vm.cool(address(target));
+            try forwarder.execute{gas: sent}(request, signature) returns (bytes memory result) {
+                // The dispatch of the function costs a little.
+                assert(abi.decode(result, (uint256)) + 500 > request.gas);
+                ++ran;
+            } catch {
+                ++refused;
+            }
+        }
+        assert(ran > 0 && refused > 0);
+    }
+
     function test_too_little_gas_is_named() public {
         Request memory request = _request(signer, 1, abi.encodeCall(ForwardedTarget.note, ()));
         request.gas = type(uint256).max;

@@ -26,6 +26,7 @@ interface Vm {
     function expectEmit(address emitter) external;
     function roll(uint256 blockNumber) external;
     function setBlockhash(uint256 blockNumber, bytes32 blockHash) external;
+    function cool(address target) external;
 }
 
 Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));

@@ -1,5 +1,6 @@
 """One anvil a session for the contract tests; every test that touches it gets a snapshot that is undone afterwards."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -185,7 +186,10 @@ def forge() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def forge_build(forge: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
     """Folder of what forge compiled, the contracts of contracts/test/ too."""
-    built = forge("build")
+    # Of several workers one compiles, and the others find it done; two at once would write over each other.
+    with (CONTRACTS / "node_modules" / ".forge-build").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        built = forge("build")
     assert built.returncode == 0, built.stdout + built.stderr
     return CONTRACTS / "out"
 

@@ -472,7 +472,9 @@ def test_killed_at_the_worst_moments(verifier: Verifier, model: bytes, place: st
     process = background(settings, log)
     try:
         assert halt.reached.wait(60), log.read_text()
-        assert [verifier.view(each)["state"] for each in given] == ["promised"] * 6
+        # What was sent is mined, so the index of this process may know it before the relay does.
+        known = {"promised", "on-chain"} if place == "after it is sent" else {"promised"}
+        assert {verifier.view(each)["state"] for each in given} <= known
         kill(process)
         halt.released.set()
         wait_for_lease = time.monotonic()

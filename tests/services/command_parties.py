@@ -4,7 +4,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
     def run() -> None:
         while not stopping.wait(0.05):
             for job in work:
-                # A command that runs beside it changes the environment of this process, which the HTTP client reads at each request:
-                # "RuntimeError: dictionary changed size", or a variable that is gone. A process of its own has no such neighbour.
-                with suppress(KeyError, RuntimeError):
+                try:
                     job.run()
+                except KeyError as gone:
+                    # A command beside it sets and unsets these in this process while the HTTP client reads the environment, as it does at
+                    # each request. A process of its own has no such neighbour. Any other missing key is a defect, and ends this thread.
+                    if not str(gone.args[0]).startswith(("REXIS_", "COLUMNS")):
+                        raise
 
     thread = threading.Thread(target=run)
     thread.start()

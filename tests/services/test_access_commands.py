@@ -9,7 +9,7 @@ import pytest
 from rexis.client.queries import QueryClient, QueryOutcome
 from rexis.encoding import to_hex
 from rexis.protocol.queries import AppliedRules, TableQuery, TableResult
-from tests.services.command_parties import Party, marketplace_at_work
+from tests.services.command_parties import Party, marketplace_at_work, unsettled_environment
 
 QUERY = "version: 1\nkind: table\ndimensions:\n  - {column: age, bands: ['43']}\n"
 POLICY = "version: 1\npermission: HMB\nmodifiers: {IRB: []}\n"
@@ -86,8 +86,10 @@ def test_one_query_goes_to_several_data_sets_and_is_waited_for(parties: tuple[Pa
         with hospital.connected() as connection:
             client = QueryClient(connection)
             while not done.wait(0.1):
-                for item in client.work():
-                    client.put_outcome(item.id, QueryOutcome.held() if item.dataset == 1 else QueryOutcome.refused("rule budget: spent"))
+                with unsettled_environment():
+                    for item in client.work():
+                        outcome = QueryOutcome.held() if item.dataset == 1 else QueryOutcome.refused("rule budget: spent")
+                        client.put_outcome(item.id, outcome)
 
     thread = threading.Thread(target=agent)
     thread.start()

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from rexis import ee
 from rexis.models.builders import build
-from rexis.models.spec import MLPConfig, ModelSpec
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 
 MODELS = {"mlp_30_64_2": MLPConfig(30, (64,), 2), "mlp_768_256_2": MLPConfig(768, (256,), 2)}
 ROWS = 256

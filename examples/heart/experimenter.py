@@ -18,7 +18,8 @@ from examples.heart.hospitals import COUNTS
 from examples.heart.split import read_split, split_rows
 from rexis.models.builders import build
 from rexis.models.features import Features, FeatureSpec
-from rexis.models.spec import LogisticConfig, ModelSpec
+from rexis.models.mlp import LogisticConfig
+from rexis.models.spec import ModelSpec
 from rexis.training.evaluation import evaluate
 from rexis.training.local import LocalSteps, train_local
 

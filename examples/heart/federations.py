@@ -19,7 +19,8 @@ from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import ProtocolError, UnavailableError
 from rexis.models.builders import build
-from rexis.models.spec import LogisticConfig, MLPConfig, ModelSpec
+from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.spec import ModelSpec
 from rexis.policy.duo import Permission
 from rexis.protocol.batch import read_file
 from rexis.protocol.federation_config import FederationConfig

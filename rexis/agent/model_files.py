@@ -30,12 +30,12 @@ def model_file_spec(spec: ModelSpec) -> FileSpec:
 
 def rows_file_spec(spec: ModelSpec) -> FileSpec:
     """What a file of a model's inputs contains: x, f32 [n, inputs]."""
-    return FileSpec("batch", (TensorSpec("x", "f32", ("n", spec.config.inputs)),))
+    return FileSpec("batch", (TensorSpec("x", "f32", ("n", spec.tabular.inputs)),))
 
 
 def outputs_file_spec(spec: ModelSpec) -> FileSpec:
     """What a file of a model's outputs contains: y, f32 [n, outputs]."""
-    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.config.outputs)),))
+    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.tabular.outputs)),))
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -67,7 +67,7 @@ def write_model(path: Path, model: nn.Module) -> FileRecord:
     return _write(path, model_file_spec(spec), {name: tensor.float() for name, tensor in model.state_dict().items()})
 
 
-def read_model(path: Path, spec: ModelSpec) -> nn.Sequential:
+def read_model(path: Path, spec: ModelSpec) -> nn.Module:
     """Read a model, f32.
 
     Raises:
@@ -105,9 +105,9 @@ def read_rows(path: Path, spec: ModelSpec) -> Tensor:
     if path.suffix == ".safetensors":
         return torch.from_numpy(_read(path, rows_file_spec(spec))["x"]).double()
     table = read_table(path)
-    if len(table.columns) != spec.config.inputs:
+    if len(table.columns) != spec.tabular.inputs:
         raise MalformedMessageError(
-            f"{path.name}: expected {spec.config.inputs} columns, the inputs of the model, got {len(table.columns)}"
+            f"{path.name}: expected {spec.tabular.inputs} columns, the inputs of the model, got {len(table.columns)}"
         )
     x = np.empty((len(table.rows), len(table.columns)))
     for place, column in enumerate(table.columns):

@@ -34,7 +34,7 @@ def verify_computation(
     module.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     given, output = torch.tensor(item), torch.tensor(claimed)
     # The provider chose what it signed: an input that no model of this spec takes is a false answer, and no defect of ours.
-    width = spec.config.widths[0]
+    width = spec.tabular.widths[0]
     if given.shape != (width,):
         raise VerificationError(f"the model takes inputs of {width} numbers, the receipt's input has shape {list(given.shape)}")
     reexecute_item(module, given, output, input_digest=receipt.input, output_digest=receipt.output, profile=profile)

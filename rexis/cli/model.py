@@ -136,7 +136,7 @@ def _print(model: Model, title: str, as_json: bool) -> None:
         ("owner", model.owner),
         ("state", model.state + reason),
         ("record", to_hex(model.record)),
-        ("model", f"{model.spec.family} {'-'.join(map(str, model.spec.config.widths))}"),
+        ("model", f"{model.spec.family} {'-'.join(map(str, model.spec.tabular.widths))}"),
         ("keyed", f"{model.keyed.suite}, for {model.keyed.mode}, key {model.keyed.key_id}; plain weights: {model.keyed.knowledge}"),
         ("users", ", ".join(model.users) or "the owner only"),
         ("transaction", "none yet" if model.transaction_hash is None else to_hex(model.transaction_hash)),

@@ -10,49 +10,82 @@ visible, and whoever holds the plain weights or d + 1 known pairs recovers the k
 
 from torch import Tensor, nn
 
-from rexis.ee.families import mlp
+from rexis.ee import modules
+from rexis.ee.families import canonical_spec, family
 from rexis.ee.keys import Key, keygen
-from rexis.ee.sites import SiteKey
+from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
+from rexis.ee.modules import Progress
+from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
 
-__all__ = ["Key", "decrypt_model", "decrypt_outputs", "encrypt_inputs", "encrypt_model", "keygen"]
+__all__ = [
+    "Key",
+    "canonical_model",
+    "decrypt_labels",
+    "decrypt_model",
+    "decrypt_outputs",
+    "encrypt_class_weights",
+    "encrypt_gradient",
+    "encrypt_inputs",
+    "encrypt_labels",
+    "encrypt_model",
+    "keygen",
+]
 
 
-def encrypt_model(model: nn.Module, key: Key) -> nn.Module:
-    """The keyed copy of a model: same class, same shapes, same dtype; computed in f64 and rounded once.
+def encrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = None) -> nn.Module:
+    """The keyed copy of a model: stock class, same dtype; computed in f64 and rounded once.
+
+    Args:
+        progress: called with (tensors done, tensors in all).
 
     Raises:
         KeyFileError: the key is for another architecture.
         UnsupportedLayerError: the model has no equivariant transform.
     """
     _check_architecture(model, key)
-    return mlp.encrypt(model, key.site_keys)
+    return modules.encrypt(model, key.site_keys, progress)
 
 
-def decrypt_model(model: nn.Module, key: Key) -> nn.Module:
-    """The plain copy of a keyed model, also after training in mode "train".
+def decrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = None) -> nn.Module:
+    """The canonical plain copy of a keyed model, also after training in mode "train".
 
     Raises:
         KeyFileError: the key is for another architecture.
     """
     _check_architecture(model, key)
-    return mlp.decrypt(model, key.site_keys)
+    return modules.decrypt(model, key.site_keys, progress)
+
+
+def canonical_model(model: nn.Module) -> nn.Module:
+    """The plain model that a keyed one stands for: the same function, gains folded, output head untied. Encrypted training equals training
+    this one.
+
+    Raises:
+        UnsupportedLayerError: the model has no equivariant transform.
+    """
+    return modules.canonical(model)
 
 
 def encrypt_inputs(x: Tensor, key: Key) -> Tensor:
-    """Key feature rows.
+    """Key what goes into the model.
 
     Args:
-        x: floats [..., inputs].
+        x: floats [..., d], feature rows or embeddings looked up by the owner; or token ids of any shape.
 
     Returns:
-        T x + δ, of the same shape, dtype and device: no expansion.
+        T x + δ, or the permuted ids, of the same shape, dtype and device: no expansion.
 
     Raises:
-        ValueError: another width, or no floats.
+        ValueError: another width, ids out of range, or inputs of a kind that the model does not take.
     """
-    site = next(iter(key.site_keys.values()))
+    ends = family(key.spec).ends(key.spec.config)
+    if not x.is_floating_point() and ends.ids is not None:
+        return key.site_keys[ends.ids].encrypt_ids(x)
+    if ends.rows is None:
+        raise ValueError(f"expected token ids, got {x.dtype} of shape {list(x.shape)}")
+    site = key.site_keys[ends.rows]
     return site.encrypt(_rows(x, site)).to(x.dtype)
 
 
@@ -60,12 +93,15 @@ def decrypt_outputs(y: Tensor, key: Key) -> Tensor:
     """The model's outputs from the keyed model's.
 
     Args:
-        y: floats [..., outputs].
+        y: floats [..., outputs]; or token ids that a keyed language model generated.
 
     Raises:
-        ValueError: another width, or no floats.
+        ValueError: another width, or no floats from a model that returns no ids.
     """
-    site = list(key.site_keys.values())[-1]
+    ends = family(key.spec).ends(key.spec.config)
+    if not y.is_floating_point() and ends.ids is not None:
+        return key.site_keys[ends.ids].decrypt_ids(y)
+    site = key.site_keys[ends.outputs]
     return site.decrypt(_rows(y, site)).to(y.dtype)
 
 
@@ -77,6 +113,6 @@ def _rows(x: Tensor, site: SiteKey) -> Tensor:
 
 
 def _check_architecture(model: nn.Module, key: Key) -> None:
-    spec = describe(model)
+    spec = canonical_spec(describe(model))
     if spec != key.spec:
         raise KeyFileError(f"the key is for {key.spec.document()}, the model is {spec.document()}")

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -11,18 +11,19 @@ from typing import Any, Literal, Self, get_args
 from torch import nn
 
 from rexis.ee import derivation, key_files
-from rexis.ee.families import mlp
-from rexis.ee.groups import Permutation, Transform
-from rexis.ee.sites import RULES, Mode, Site, SiteKey
+from rexis.ee.families import canonical_spec, family
+from rexis.ee.site_keys import SiteKey, draw_all
+from rexis.ee.sites import Mode, Site, SiteKind, Suite
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, PrivacyError
 from rexis.models.builders import describe
 from rexis.models.knowledge import Knowledge, protection
 from rexis.models.spec import ModelSpec
 
-Suite = Literal["dense", "permutation"]
+Labels = Literal["permuted", "split"]
 
 MAX_EPOCH = 1 << 32
+MAX_CONDITION = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Key:
 
     Attributes:
         seed: 32 secret bytes; everything else is derived from it.
-        spec: the architecture this key fits.
+        spec: the architecture of the keyed model.
         mode: "infer", or "train" (no shifts, so that SGD on keyed weights is SGD on plain weights).
         suite: "dense" takes the largest admitted group at each site, "permutation" permutations without shifts everywhere.
         knowledge: who holds the plaintext model.
         epoch: counts re-keyings of one job.
+        condition: bound of the condition number of dense keys for inference; 1 for orthogonal ones.
+        labels: in mode "train", whether the provider computes the loss over permuted classes, or the owner returns its gradient.
     """
 
     seed: bytes = field(repr=False)
@@ -47,15 +50,23 @@ class Key:
     suite: Suite
     knowledge: Knowledge
     epoch: int = 0
+    condition: float = 1.0
+    labels: Labels = "permuted"
 
     def __post_init__(self) -> None:
         if len(self.seed) != derivation.SEED_SIZE:
             raise ValueError(f"expected a seed of {derivation.SEED_SIZE} bytes, got {len(self.seed)}")
-        for name, value, choices in (("mode", self.mode, Mode), ("suite", self.suite, Suite), ("knowledge", self.knowledge, Knowledge)):
+        chosen = {"mode": Mode, "suite": Suite, "knowledge": Knowledge, "labels": Labels}
+        for name, choices in chosen.items():
+            value = getattr(self, name)
             if value not in get_args(choices):
                 raise ValueError(f"{name}: expected one of {', '.join(get_args(choices))}, got {value!r:.40}")
         if type(self.epoch) is not int or not 0 <= self.epoch < MAX_EPOCH:
             raise ValueError(f"expected an epoch of 0 to {MAX_EPOCH - 1}, got {self.epoch!r:.40}")
+        if not 1 <= self.condition <= MAX_CONDITION or (self.condition > 1 and self.mode == "train"):
+            raise ValueError(f"condition: expected 1 to {MAX_CONDITION:g} for inference, 1 for training, got {self.condition!r:.40}")
+        if self.labels == "split" and self.mode != "train":
+            raise ValueError("labels='split' is a way of training, got mode 'infer'")
 
     @property
     def id(self) -> str:
@@ -70,7 +81,23 @@ class Key:
     @cached_property
     def site_keys(self) -> Mapping[str, SiteKey]:
         """The expanded key: site name → T and δ, in the order of the sites."""
-        return MappingProxyType({site.name: self._draw(site) for site in mlp.sites(self.spec)})
+        sites = [self._as_trained(site) for site in family(self.spec).sites(self.spec.config)]
+        drawn = draw_all(self.seed, f"job/{self.epoch}/", sites, mode=self.mode, suite=self.suite, condition=self.condition)
+        return MappingProxyType(drawn)
+
+    @property
+    def monomial(self) -> bool:
+        """Whether every site has a signed permutation, with which elementwise optimisers such as Adam commute."""
+        return all(site.transform.monomial for site in self.site_keys.values())
+
+    def check_suite(self) -> None:
+        """Return if every site admits the suite in this mode.
+
+        Raises:
+            UnsupportedLayerError: one does not; the message gives its rule and the reason.
+        """
+        for site in family(self.spec).sites(self.spec.config):
+            self._as_trained(site).admit_suite(self.suite, self.mode)
 
     def save(self, path: Path | str, passphrase: str) -> None:
         """Write the key, sealed under a passphrase, to a new file of under 1 KB that only its owner can read.
@@ -92,8 +119,10 @@ class Key:
     @classmethod
     def _parse(cls, document: Any) -> Self:
         names = {"version", "seed", "spec", "mode", "suite", "knowledge", "epoch"}
-        if not isinstance(document, dict) or set(document) != names or document["version"] != 1:
-            raise KeyFileError(f"expected a key of version 1 with {', '.join(sorted(names))}")
+        if isinstance(document, dict) and document.get("version") == 2:
+            names |= {"condition", "labels"}
+        if not isinstance(document, dict) or set(document) != names or document["version"] not in (1, 2):
+            raise KeyFileError(f"expected a key of version 1 or 2 with {', '.join(sorted(names))}")
         try:
             return cls(
                 seed=from_hex(document["seed"], derivation.SEED_SIZE),
@@ -102,26 +131,27 @@ class Key:
                 suite=document["suite"],
                 knowledge=document["knowledge"],
                 epoch=document["epoch"],
+                condition=float(document.get("condition", 1)),
+                labels=document.get("labels", "permuted"),
             )
         except (EncodingError, MalformedMessageError, ValueError) as error:
             raise KeyFileError(f"the key file holds no valid key: {error}") from error
 
     def _document(self) -> dict[str, Any]:
         return {
-            "version": 1,
+            "version": 2,
             "seed": to_hex(self.seed),
             "spec": self.spec.document(),
             "mode": self.mode,
             "suite": self.suite,
             "knowledge": self.knowledge,
             "epoch": self.epoch,
+            "condition": repr(self.condition),
+            "labels": self.labels,
         }
 
-    def _draw(self, site: Site) -> SiteKey:
-        rule = RULES[site.kind, self.mode]
-        group: type[Transform] = rule.largest if self.suite == "dense" else Permutation
-        shift = rule.shift and self.suite == "dense"
-        return SiteKey.draw(self.seed, f"job/{self.epoch}/{site.name}", site, group, shift=shift, mode=self.mode)
+    def _as_trained(self, site: Site) -> Site:
+        return replace(site, kind=SiteKind.RETURNED) if self.labels == "split" and site.kind is SiteKind.OUTPUT else site
 
 
 def keygen(
@@ -132,6 +162,8 @@ def keygen(
     knowledge: Knowledge,
     accept_known_base_risk: bool = False,
     seed: bytes | None = None,
+    condition: float = 1.0,
+    labels: Labels = "permuted",
 ) -> Key:
     """Make a key for a model.
 
@@ -141,6 +173,9 @@ def keygen(
             or anyone ("public"). There is no default, because the protection hangs on it.
         accept_known_base_risk: needed with "public": whoever has the base weights recovers the key from the keyed ones in seconds.
         seed: 32 bytes; None (the right choice outside of tests) takes them from the operating system.
+        condition: above 1, dense keys for inference are drawn from all invertible matrices whose condition number it bounds; the float
+            error grows with it (keep it under 3 in bf16, 10 in f32).
+        labels: "split" if the owner computes the loss in training.
 
     Raises:
         PrivacyError: a public model without `accept_known_base_risk`.
@@ -151,5 +186,8 @@ def keygen(
             "knowledge='public': the key is recovered from public weights in seconds, so this is no protection; "
             "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
         )
-    spec = model if isinstance(model, ModelSpec) else describe(model)
-    return Key(secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed, spec, mode, suite, knowledge)
+    spec = canonical_spec(model if isinstance(model, ModelSpec) else describe(model))
+    seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed
+    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels)
+    key.check_suite()
+    return key

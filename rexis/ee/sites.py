@@ -1,4 +1,4 @@
-"""Where a key acts, and the largest key group that each place admits (`specs/equivariant-encryption.md` 2a).
+"""Where a key acts, and the key groups that each place admits (`specs/equivariant-encryption.md` 2a).
 
 A site is a place between two layers at which the encrypted model sees x' = T x + δ instead of x. Encryption passes through a
 nonlinearity only if the nonlinearity commutes with T, and the optimiser's step only if T is orthogonal and δ = 0 before trained weights;
@@ -11,18 +11,24 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from rexis.ee import derivation
-from rexis.ee.groups import GROUPS, Orthogonal, Permutation, SignedPermutation, Transform
+from rexis.ee.groups import (
+    FastOrthogonal,
+    Group,
+    Linear,
+    MeanPreserving,
+    MonomialScaling,
+    Orthogonal,
+    Permutation,
+    PlaneRotations,
+    PlaneScalings,
+    QuarterTurns,
+    ScaledPermutation,
+    SignedPermutation,
+)
 from rexis.errors import UnsupportedLayerError
 
 Mode = Literal["infer", "train"]
-
-# Standard deviation of δ for standardised features. δ adds one to the pairs that give a key away and hides nothing else, while the
-# float error grows with it: 1.4 times the plain model's own at 1/2, up to 3 times at 1.
-SHIFT_SCALE = 0.5
+Suite = Literal["dense", "permutation"]
 
 
 class SiteKind(Enum):
@@ -30,8 +36,19 @@ class SiteKind(Enum):
 
     INPUT = "feature rows"
     HIDDEN = "an elementwise activation"
+    HIDDEN_RELU = "a ReLU or LeakyReLU"
     HIDDEN_ODD = "an odd elementwise activation"
     OUTPUT = "logits or regression outputs"
+    RETURNED = "outputs whose gradient the owner returns"
+    VOCABULARY = "token ids"
+    RESIDUAL_AFFINE = "a residual stream under LayerNorm with γ and β"
+    RESIDUAL_PLAIN = "a residual stream under LayerNorm without γ and β"
+    RESIDUAL_RMS = "a residual stream under RMSNorm"
+    KEYS = "queries and keys of attention"
+    KEYS_ROTARY = "queries and keys under rotary positions"
+    VALUES = "values of attention"
+    GATE = "the gate of a gated unit"
+    GATED = "the linear half of a gated unit"
 
 
 @dataclass(frozen=True)
@@ -39,33 +56,105 @@ class SiteRule:
     """What a site admits in a mode.
 
     Attributes:
-        largest: the largest admitted group; smaller ones are admitted too.
+        groups: the admitted groups, from the smallest to the largest; at heads, those of a head's block.
         shift: whether δ ≠ 0 is admitted.
         reason: why not more.
+        dense: whether suite "dense" has anything to offer here; if not it is refused for the whole model.
     """
 
-    largest: type[Transform]
+    groups: tuple[type[Group], ...]
     shift: bool
     reason: str
+    dense: bool = True
+
+    def group(self, suite: Suite, condition: float) -> type[Group]:
+        """The group that a suite draws from: the smallest, or the largest (orthogonal, if condition numbers above 1 are not wanted)."""
+        if suite == "permutation":
+            return self.groups[0]
+        return [group for group in self.groups if group.orthogonal or condition > 1][-1]
 
 
-_ELEMENTWISE = SiteRule(Permutation, shift=False, reason="an elementwise function commutes with permutations only")
-_ODD = SiteRule(SignedPermutation, shift=False, reason="an odd elementwise function commutes with signed permutations only")
+def _rule(*groups: type[Group], shift: bool = False, reason: str, dense: bool = True) -> SiteRule:
+    return SiteRule(groups, shift, reason, dense)
+
+
+_ROTATIONS = (Permutation, SignedPermutation, Orthogonal)
+_STEP = "an optimiser's step commutes with orthogonal keys without shifts only"
+_ANY = "the condition number of a key is bounded, because the float error grows with it"
+_RELU = "ReLU commutes with permutations and positive scales only"
+_ELEMENTWISE = _rule(Permutation, reason="an elementwise function commutes with permutations only")
+_ODD = _rule(Permutation, SignedPermutation, reason="an odd elementwise function commutes with signed permutations only")
+_IDS = _rule(Permutation, reason="ids have no arithmetic")
+_AFFINE = _rule(
+    Permutation,
+    reason="γ acts on coordinates, so that the stock kernel is exact under permutations only; a dense key would need the matrix "
+    "Q diag(γ) Q^T beside the weights, whose eigenvectors are the key (tests/attacks/test_layer_norm_eigenvectors.py)",
+    dense=False,
+)
+_PLAIN = _rule(Permutation, MeanPreserving, reason="LayerNorm subtracts the mean, so that T 1 = 1 is needed")
+_RMS = _rule(*_ROTATIONS, reason="RMSNorm keeps the norm, and a scale would have to move into its epsilon")
+_ROTARY_REASON = "rotary planes have different frequencies, so that each keeps its place and takes one complex number"
+_GATE = _rule(Permutation, reason="the gate's activation commutes with permutations only")
 
 RULES: Mapping[tuple[SiteKind, Mode], SiteRule] = MappingProxyType(
     {
-        (SiteKind.INPUT, "infer"): SiteRule(Orthogonal, shift=True, reason="keys are orthogonal"),
-        (SiteKind.INPUT, "train"): SiteRule(Orthogonal, shift=False, reason="a shift before trained weights is training on shifted data"),
+        (SiteKind.INPUT, "infer"): _rule(*_ROTATIONS, Linear, shift=True, reason=_ANY),
+        (SiteKind.INPUT, "train"): _rule(*_ROTATIONS, reason="a shift before trained weights is training on shifted data, and " + _STEP),
         (SiteKind.HIDDEN, "infer"): _ELEMENTWISE,
         (SiteKind.HIDDEN, "train"): _ELEMENTWISE,
+        (SiteKind.HIDDEN_RELU, "infer"): _rule(Permutation, ScaledPermutation, reason=_RELU),
+        (SiteKind.HIDDEN_RELU, "train"): _rule(Permutation, reason=f"{_RELU}, and {_STEP}"),
         (SiteKind.HIDDEN_ODD, "infer"): _ODD,
         (SiteKind.HIDDEN_ODD, "train"): _ODD,
-        (SiteKind.OUTPUT, "infer"): SiteRule(Orthogonal, shift=True, reason="keys are orthogonal"),
-        (SiteKind.OUTPUT, "train"): SiteRule(
-            Permutation, shift=False, reason="the provider's cross-entropy is invariant to class order only"
+        (SiteKind.OUTPUT, "infer"): _rule(*_ROTATIONS, Linear, shift=True, reason=_ANY),
+        (SiteKind.OUTPUT, "train"): _rule(Permutation, reason="the provider's cross-entropy is invariant to class order only"),
+        (SiteKind.RETURNED, "train"): _rule(*_ROTATIONS, shift=True, reason=_STEP),
+        (SiteKind.VOCABULARY, "infer"): _IDS,
+        (SiteKind.VOCABULARY, "train"): _IDS,
+        (SiteKind.RESIDUAL_AFFINE, "infer"): _AFFINE,
+        (SiteKind.RESIDUAL_AFFINE, "train"): _AFFINE,
+        (SiteKind.RESIDUAL_PLAIN, "infer"): _PLAIN,
+        (SiteKind.RESIDUAL_PLAIN, "train"): _PLAIN,
+        (SiteKind.RESIDUAL_RMS, "infer"): _RMS,
+        (SiteKind.RESIDUAL_RMS, "train"): _RMS,
+        (SiteKind.KEYS, "infer"): _rule(*_ROTATIONS, Linear, shift=True, reason=_ANY),
+        (SiteKind.KEYS, "train"): _rule(*_ROTATIONS, reason=_STEP),
+        (SiteKind.KEYS_ROTARY, "infer"): _rule(QuarterTurns, PlaneRotations, PlaneScalings, reason=_ROTARY_REASON),
+        (SiteKind.KEYS_ROTARY, "train"): _rule(QuarterTurns, PlaneRotations, reason=f"{_ROTARY_REASON}, and {_STEP}"),
+        (SiteKind.VALUES, "infer"): _rule(*_ROTATIONS, Linear, shift=True, reason=_ANY),
+        (SiteKind.VALUES, "train"): _rule(*_ROTATIONS, reason=_STEP),
+        (SiteKind.GATE, "infer"): _GATE,
+        (SiteKind.GATE, "train"): _GATE,
+        (SiteKind.GATED, "infer"): _rule(
+            Permutation, SignedPermutation, MonomialScaling, reason="the product with the gate commutes with diagonal matrices only"
+        ),
+        (SiteKind.GATED, "train"): _rule(
+            Permutation, SignedPermutation, reason="the product with the gate commutes with diagonal matrices only, and " + _STEP
         ),
     }
 )
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention that a site belongs to: its heads have one order at all sites.
+
+    Attributes:
+        order: label of the order.
+        groups: heads of keys and values.
+        queries: query heads to each of them.
+        expanded: whether this site counts query heads.
+    """
+
+    order: str
+    groups: int
+    queries: int = 1
+    expanded: bool = False
+
+    @property
+    def count(self) -> int:
+        """Heads at the site."""
+        return self.groups * (self.queries if self.expanded else 1)
 
 
 @dataclass(frozen=True)
@@ -75,59 +164,54 @@ class Site:
     Attributes:
         name: part of the derivation label, `layer0/in`.
         dimension: width d there.
+        heads: where the width is that of attention heads; the rule then holds for each head's block.
+        follows: site from which this one takes its blocks (queries: those of the keys, contragredient; outputs of attention: those of the
+            values) or its permutation (the linear half of a gated unit: the gate's).
+        biased: whether the layer before the site has a bias to hold a shift.
     """
 
     name: str
     kind: SiteKind
     dimension: int
+    heads: Heads | None = None
+    follows: str | None = None
+    biased: bool = True
 
-    def admit(self, group: type[Transform], *, shift: bool, mode: Mode) -> None:
+    def rule(self, mode: Mode) -> SiteRule:
+        """What this site admits.
+
+        Raises:
+            UnsupportedLayerError: it has no key in this mode.
+        """
+        if (self.kind, mode) not in RULES:
+            raise UnsupportedLayerError(f"site {self.name} ({self.kind.value}) has no key in mode {mode}")
+        return RULES[self.kind, mode]
+
+    def admit_suite(self, suite: Suite, mode: Mode) -> SiteRule:
+        """The rule of this site, if the suite has a key to offer here.
+
+        Raises:
+            UnsupportedLayerError: it has none; the message gives the rule and its reason.
+        """
+        rule = self.rule(mode)
+        if suite == "dense" and not rule.dense:
+            raise UnsupportedLayerError(f"suite dense is refused at site {self.name} ({self.kind.value}): {rule.reason}; use permutation")
+        return rule
+
+    def admit(self, group: type[Group], *, shift: bool, mode: Mode) -> None:
         """Return if the rule of this site admits such a key.
 
         Raises:
             UnsupportedLayerError: it does not; the message gives the rule and its reason.
         """
-        rule = RULES[self.kind, mode]
-        if GROUPS.index(group) > GROUPS.index(rule.largest) or (shift and not rule.shift):
+        rule = self.rule(mode)
+        if (Orthogonal if group is FastOrthogonal else group) not in rule.groups or (shift and not rule.shift):
+            admitted = ", ".join(each.__name__ for each in rule.groups)
             raise UnsupportedLayerError(
-                f"site {self.name} ({self.kind.value}, mode {mode}) admits {_described(rule.largest, rule.shift)}, "
-                f"got {_described(group, shift)}: {rule.reason}"
+                f"site {self.name} ({self.kind.value}, mode {mode}) admits {admitted} keys {_with(rule.shift)} a shift, "
+                f"got {group.__name__} {_with(shift)} a shift: {rule.reason}"
             )
 
 
-def _described(group: type[Transform], shift: bool) -> str:
-    return f"{group.__name__} keys {'with' if shift else 'without'} a shift"
-
-
-@dataclass(frozen=True, eq=False)
-class SiteKey:
-    """x' = T x + δ at one site.
-
-    Attributes:
-        transform: T.
-        shift: δ, f64 [d]; zeros where there is none.
-    """
-
-    transform: Transform
-    shift: Tensor
-
-    @classmethod
-    def draw(cls, seed: bytes, label: str, site: Site, group: type[Transform], *, shift: bool, mode: Mode) -> "SiteKey":
-        """The key of a site under `label`; entries of δ are normal with standard deviation `SHIFT_SCALE`.
-
-        Raises:
-            UnsupportedLayerError: the site's rule does not admit the group or the shift.
-        """
-        site.admit(group, shift=shift, mode=mode)
-        delta = torch.zeros(site.dimension, dtype=torch.float64)
-        if shift:
-            delta = SHIFT_SCALE * torch.from_numpy(derivation.gaussian(seed, f"{label}/shift", site.dimension))
-        return cls(group.draw(seed, label, site.dimension), delta)
-
-    def encrypt(self, x: Tensor) -> Tensor:
-        """T x + δ over the last axis; `x` is f64."""
-        return self.transform.apply(x) + self.shift.to(x.device)
-
-    def decrypt(self, x: Tensor) -> Tensor:
-        """T^-1 (x - δ) over the last axis; `x` is f64."""
-        return self.transform.inverse().apply(x - self.shift.to(x.device))
+def _with(shift: bool) -> str:
+    return "with" if shift else "without"

@@ -1,34 +1,37 @@
-"""The torch module of a model spec, and the spec of a torch module.
+"""The torch module of a model spec, and the spec of a torch module. Modules are of stock classes.
 
-Modules are stock: an `nn.Sequential` of `nn.Linear` and activations, so that weights load anywhere.
+The transformer families need the package transformers, which takes seconds to import: they are loaded when one of them is asked for.
 """
 
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from types import MappingProxyType
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rexis.errors import UnsupportedLayerError
-from rexis.models.spec import LogisticConfig, MLPConfig, ModelSpec
-
-_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType({"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh})
+from rexis.models.spec import ModelSpec
 
 
-def build(spec: ModelSpec, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Build the module of a spec on the CPU, with torch's default initialisation drawn from `seed`.
+def build(spec: ModelSpec, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build the module of a spec on the CPU (or the default device), with the family's default initialisation drawn from `seed`.
 
     The process-wide generator is left as it was.
     """
-    layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for inputs, outputs in pairwise(spec.config.widths):
-            if layers and isinstance(spec.config, MLPConfig):
-                layers.append(_ACTIVATIONS[spec.config.activation]())
-            layers.append(nn.Linear(inputs, outputs, dtype=dtype))
-    return nn.Sequential(*layers)
+        module: nn.Module = _family(spec.family).build(spec.config, dtype)
+    return module
+
+
+def assemble(spec: ModelSpec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The module of a spec that holds these very tensors, in their dtype; nothing is initialised or copied.
+
+    Raises:
+        RuntimeError: tensors of other names or shapes.
+    """
+    module: nn.Module = _family(spec.family).assemble(spec.config, state)
+    return module
 
 
 def describe(model: nn.Module) -> ModelSpec:
@@ -37,29 +40,10 @@ def describe(model: nn.Module) -> ModelSpec:
     Raises:
         UnsupportedLayerError: another structure; the message names the layer.
     """
-    if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
-        raise UnsupportedLayerError(f"expected an nn.Sequential that begins and ends with nn.Linear, got {type(model).__name__}")
-    linear = [_linear(layer) for layer in list(model)[::2]]
-    for before, after in pairwise(linear):
-        if before.out_features != after.in_features:
-            raise UnsupportedLayerError(f"expected {before.out_features} inputs after {before}, got {after}")
-    activations = {_activation_name(layer) for layer in list(model)[1::2]}
-    if len(activations) > 1:
-        raise UnsupportedLayerError(f"expected one activation throughout, got {', '.join(sorted(activations))}")
-    inputs, outputs = linear[0].in_features, linear[-1].out_features
-    if not activations:
-        return ModelSpec(LogisticConfig(inputs, outputs))
-    return ModelSpec(MLPConfig(inputs, tuple(layer.out_features for layer in linear[:-1]), outputs, activations.pop()))
+    package = type(model).__module__
+    family = "bert" if ".models.bert." in package else "llama" if ".models.llama." in package else "mlp"
+    return ModelSpec(_family(family).describe(model))
 
 
-def _linear(layer: nn.Module) -> nn.Linear:
-    if type(layer) is not nn.Linear or layer.bias is None:
-        raise UnsupportedLayerError(f"expected nn.Linear with a bias, got {layer}")
-    return layer
-
-
-def _activation_name(layer: nn.Module) -> str:
-    for name, factory in _ACTIVATIONS.items():
-        if type(layer) is factory and not (isinstance(layer, nn.GELU) and layer.approximate != "none"):
-            return name
-    raise UnsupportedLayerError(f"expected an activation among {', '.join(_ACTIVATIONS)}, got {layer}")
+def _family(family: str) -> ModuleType:
+    return import_module(f"rexis.models.modules.{'mlp' if family == 'logistic' else family}")

@@ -133,10 +133,10 @@ class FederationConfig:
             training=training,
             statistics=statistics,
         )
-        if training is not None and training.model.config.widths[0] != len(config.features.names):
+        if training is not None and training.model.tabular.widths[0] != len(config.features.names):
             raise MalformedMessageError(
                 f"federation config: expected a model of {len(config.features.names)} inputs, one for each feature, got "
-                f"{training.model.config.widths[0]}"
+                f"{training.model.tabular.widths[0]}"
             )
         return config
 

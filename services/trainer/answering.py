@@ -108,8 +108,8 @@ def _run(
     spec = ModelSpec.parse(model.spec)
     x = _rows(lease, objects, spec, batch)
     module = load(spec, weights, objects)
-    y = np.empty((len(x), spec.config.outputs), np.float32)
-    size = max(1, min(CHUNK_ROWS, CHUNK_ELEMENTS // max(spec.config.widths)))
+    y = np.empty((len(x), spec.tabular.outputs), np.float32)
+    size = max(1, min(CHUNK_ROWS, CHUNK_ELEMENTS // max(spec.tabular.widths)))
     shown = time.monotonic()
     for start in range(0, len(x), size):
         lease.check()
@@ -135,7 +135,7 @@ def _rows(lease: Lease[Inference], objects: ObjectStore, spec: ModelSpec, upload
     expected = batch_spec(spec)
     with upload.open(objects) as content:
         items = check_header(read_header(content, upload.total_bytes), expected)["n"]
-        if items > MAX_ITEMS or 4 * items * spec.config.outputs > MAX_BATCH_BYTES:
+        if items > MAX_ITEMS or 4 * items * spec.tabular.outputs > MAX_BATCH_BYTES:
             raise MalformedMessageError(
                 f"expected at most {MAX_ITEMS} rows, and {MAX_BATCH_BYTES} bytes of output, got {items} rows: split them"
             )

@@ -32,12 +32,12 @@ SWEPT_AT_ONCE = 100
 
 def batch_spec(spec: ModelSpec) -> FileSpec:
     """What a file of rows must contain."""
-    return FileSpec("batch", (TensorSpec("x", "f32", ("n", spec.config.inputs)),))
+    return FileSpec("batch", (TensorSpec("x", "f32", ("n", spec.tabular.inputs)),))
 
 
 def output_spec(spec: ModelSpec) -> FileSpec:
     """What the file of answers contains."""
-    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.config.outputs)),))
+    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.tabular.outputs)),))
 
 
 def hand_in(session: Session, requester: str, model: KeyedModel, upload_id: str) -> Inference:

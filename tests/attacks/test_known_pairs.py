@@ -5,7 +5,8 @@ import torch
 from rexis import ee
 from rexis.attacks.known_pairs import explained_variance, recover_key
 from rexis.models.builders import build
-from rexis.models.spec import MLPConfig, ModelSpec
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 
 D = 30
 SPEC = ModelSpec(MLPConfig(D, (64,), 2))

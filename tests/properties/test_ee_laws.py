@@ -9,11 +9,30 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rexis import ee
-from rexis.ee.groups import GROUPS, Transform
+from rexis.ee.groups import (
+    FastOrthogonal,
+    Group,
+    Linear,
+    MeanPreserving,
+    MonomialScaling,
+    Orthogonal,
+    Permutation,
+    PlaneRotations,
+    PlaneScalings,
+    QuarterTurns,
+    ScaledPermutation,
+    SignedPermutation,
+)
 from rexis.models.builders import build
-from rexis.models.spec import ACTIVATIONS, LogisticConfig, MLPConfig, ModelSpec
+from rexis.models.mlp import ACTIVATIONS, LogisticConfig, MLPConfig
+from rexis.models.spec import ModelSpec
 from rexis.training.local import classification_loss
 
+GROUPS = (
+    *(Permutation, SignedPermutation, ScaledPermutation, MonomialScaling),
+    *(Orthogonal, MeanPreserving, FastOrthogonal, Linear),
+    *(QuarterTurns, PlaneRotations, PlaneScalings),
+)
 widths = st.integers(1, 24)
 specs = st.one_of(
     st.builds(MLPConfig, widths, st.lists(widths, min_size=1, max_size=3).map(tuple), widths, st.sampled_from(ACTIVATIONS)),
@@ -70,18 +89,24 @@ def test_decrypting_a_keyed_model_gives_the_weights_back(spec: ModelSpec, mode: 
             assert (value - before[name]).norm() <= 1e-5 * max(1.0, before[name].norm().item())
 
 
-@settings(max_examples=60, deadline=None)
-@given(group=st.sampled_from(GROUPS), dimension=st.integers(1, 40), seed=seeds)
-def test_group_laws(group: type[Transform], dimension: int, seed: int) -> None:
-    transform = group.draw(seed.to_bytes(32), "x", dimension)
-    x = rows(5, dimension, seed)
-    matrix = transform.apply(torch.eye(dimension, dtype=torch.float64), axis=0)
-    torch.testing.assert_close(transform.apply(x), x @ matrix.T, rtol=0, atol=1e-12)
-    torch.testing.assert_close(transform.apply(x.T, axis=0), matrix @ x.T, rtol=0, atol=1e-12)
-    torch.testing.assert_close(transform.inverse().apply(transform.apply(x)), x, rtol=0, atol=1e-12)
-    torch.testing.assert_close(transform.apply(transform.inverse().apply(x)), x, rtol=0, atol=1e-12)
-    torch.testing.assert_close(matrix @ matrix.T, torch.eye(dimension, dtype=torch.float64), rtol=0, atol=1e-12)
-    assert type(transform.inverse()) is group
+@settings(max_examples=100, deadline=None)
+@given(group=st.sampled_from(GROUPS), half=st.integers(1, 20), seed=seeds)
+def test_group_laws(group: type[Group], half: int, seed: int) -> None:
+    dimension, identity = 2 * half, torch.eye(2 * half, dtype=torch.float64)
+    transform = group.draw(seed.to_bytes(32), "x", dimension, 3.0)
+    x, matrix = rows(5, dimension, seed), transform.apply(identity, axis=0)
+    for found, expected in (
+        (transform.apply(x), x @ matrix.T),
+        (transform.apply(x.T, axis=0), matrix @ x.T),
+        (transform.inverse().apply(transform.apply(x)), x),
+        (transform.apply(transform.inverse().apply(x)), x),
+        (transform.contragredient().apply(identity, axis=0), torch.linalg.inv(matrix).T),
+        (transform.inverse().contragredient().apply(identity, axis=0), matrix.T),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    assert torch.linalg.cond(matrix) <= (1 + 1e-9 if group.orthogonal else 3.0 + 1e-9)
+    assert transform.dimension == dimension
+    assert transform.monomial == bool(((matrix.abs() - 1).abs() < 1e-12).sum() == dimension and (matrix != 0).sum() == dimension)
 
 
 @pytest.mark.parametrize("config", [MLPConfig(30, (64,), 2), MLPConfig(30, (64, 64), 2, "gelu"), MLPConfig(768, (256,), 2)])

@@ -24,7 +24,8 @@ from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import upload_file
 from rexis.encoding import to_hex
 from rexis.errors import ServiceError, UnavailableError
-from rexis.models.spec import LogisticConfig, ModelSpec
+from rexis.models.mlp import LogisticConfig
+from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import read_file, write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import update_commitment

@@ -24,7 +24,8 @@ from rexis.chain.signer import LocalSigner
 from rexis.client.relayed_calls import sign_call
 from rexis.encoding import to_hex
 from rexis.models.builders import build
-from rexis.models.spec import MLPConfig, ModelSpec
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import FileRecord, write_file
 from services.foundation.assembly import chain_jobs
 from services.foundation.database import migrate, open_engine, transaction

@@ -11,7 +11,8 @@ from rexis.audit.reexecution import PROFILES, reexecute_item, residual
 from rexis.commitments import tensor_digest
 from rexis.errors import DigestMismatchError, VerificationError
 from rexis.models.builders import build
-from rexis.models.spec import MLPConfig, ModelSpec
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 
 SPEC = ModelSpec(MLPConfig(30, (64, 64), 2, "gelu"))
 PLAIN = build(SPEC, seed=1)

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from rexis import ee
-from rexis.ee import key_files
-from rexis.ee.families import mlp
+from rexis.ee import key_files, modules
 from rexis.ee.groups import Orthogonal, Permutation, SignedPermutation
-from rexis.ee.sites import SHIFT_SCALE, Mode, Site, SiteKey, SiteKind
+from rexis.ee.site_keys import SHIFT_SCALE, SiteKey
+from rexis.ee.sites import Mode, Site, SiteKind
 from rexis.errors import KeyFileError, PrivacyError, UnsupportedLayerError
 from rexis.models.builders import build
-from rexis.models.spec import MAX_DEPTH, MLPConfig, ModelSpec
+from rexis.models.mlp import MAX_DEPTH, MLPConfig
+from rexis.models.spec import ModelSpec
 
 SPEC = ModelSpec(MLPConfig(6, (9, 8), 3))
 ODD = ModelSpec(MLPConfig(6, (9,), 3, "tanh"))
@@ -129,7 +130,7 @@ def test_what_the_rules_refuse_is_really_wrong(activation: str) -> None:
     wrong = [Orthogonal] if activation == "tanh" else [Orthogonal, SignedPermutation]
     for group in wrong:
         forced = dict(key.site_keys) | {"layer0/hidden": SiteKey(group.draw(SEED, "x", 32), torch.zeros(32, dtype=torch.float64))}
-        output = ee.decrypt_outputs(mlp.encrypt(model, forced)(ee.encrypt_inputs(x, key)), key)
+        output = ee.decrypt_outputs(modules.encrypt(model, forced)(ee.encrypt_inputs(x, key)), key)
         assert (output - model(x)).abs().max() > 0.1 * model(x).abs().max()
 
 
@@ -185,7 +186,7 @@ def test_the_largest_key_file_stays_under_a_kilobyte(tmp_path: Path) -> None:
     assert (tmp_path / "key").stat().st_size < key_files.MAX_FILE_SIZE
 
 
-@pytest.mark.parametrize("change", [{"mode": "guess"}, {"seed": "0x00"}, {"version": 2}, {"extra": 1}, {"spec": None}, {"epoch": True}])
+@pytest.mark.parametrize("change", [{"mode": "guess"}, {"seed": "0x00"}, {"version": 3}, {"extra": 1}, {"spec": None}, {"epoch": True}])
 def test_a_sealed_document_that_is_no_key_is_refused(change: dict[str, object]) -> None:
     document = ee.keygen(SPEC, knowledge="private")._document()
     assert ee.Key._parse(document)._document() == document

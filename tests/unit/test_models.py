@@ -8,7 +8,8 @@ from torch import nn
 
 from rexis.errors import MalformedMessageError, UnsupportedLayerError
 from rexis.models.builders import build, describe
-from rexis.models.spec import ACTIVATIONS, MAX_DEPTH, MAX_WIDTH, LogisticConfig, MLPConfig, ModelSpec
+from rexis.models.mlp import ACTIVATIONS, MAX_DEPTH, MAX_WIDTH, LogisticConfig, MLPConfig
+from rexis.models.spec import ModelSpec
 
 MLP = ModelSpec(MLPConfig(30, (64, 8), 2, "tanh"))
 LOGISTIC = ModelSpec(LogisticConfig(13))

@@ -19,7 +19,8 @@ from rexis.commitments import LeafKind, MerkleTree, Receipt, tensor_digest
 from rexis.encoding import canonical_json, from_hex, to_hex
 from rexis.errors import MalformedMessageError
 from rexis.models.builders import build
-from rexis.models.spec import MLPConfig, ModelSpec
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import write_file
 from rexis.protocol.claims import Check, Verdict, assess
 from rexis.protocol.file_spec import FileSpec, TensorSpec

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rexis.models.builders import build
-from rexis.models.spec import LogisticConfig, MLPConfig, ModelSpec
+from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.spec import ModelSpec
 from rexis.training.evaluation import auc, evaluate
 from rexis.training.local import LocalSteps, apply_update, classification_loss, clip_update, train_local
 

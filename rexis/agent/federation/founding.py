@@ -29,7 +29,7 @@ from rexis.client.relayed_calls import sign_call
 from rexis.client.uploads import upload_file
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
-from rexis.models.spec import LogisticConfig
+from rexis.models.mlp import LogisticConfig
 from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig

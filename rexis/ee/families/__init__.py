@@ -1,1 +1,29 @@
-"""One module per model family: its sites, and the keyed form of its module."""
+"""One module for each family of models, all with the same functions of a config: `canonical`, `sites`, `placements`, `ends`.
+
+`family` gives the module of a spec. A family says where keys act; what a key may be there is the site table's part, and the arithmetic
+that of `placements`.
+"""
+
+from types import ModuleType
+
+from rexis.ee.families import mlp
+from rexis.errors import UnsupportedLayerError
+from rexis.models.spec import ModelSpec
+
+_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp}
+
+
+def family(spec: ModelSpec) -> ModuleType:
+    """The module of a spec's family.
+
+    Raises:
+        UnsupportedLayerError: the family has no equivariant transform.
+    """
+    if spec.family not in _FAMILIES:
+        raise UnsupportedLayerError(f"expected a family among {', '.join(_FAMILIES)}, got {spec.family}")
+    return _FAMILIES[spec.family]
+
+
+def canonical_spec(spec: ModelSpec) -> ModelSpec:
+    """The spec of the keyed model: that of the plain one, but for what keying has to undo (tied heads)."""
+    return ModelSpec(family(spec).canonical(spec.config))

@@ -33,6 +33,8 @@ CHECK = JobKind(model=KeyedModel, task="trainer.check_model", queue="trainer", l
 # A worker holds the whole model in memory.
 MAX_MODEL_BYTES = 1 << 30
 MAX_USERS = 100
+# Families whose models answer rows of features.
+SERVED = ("mlp", "logistic")
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,24 @@ def description_uri(public_url: str, owner: str, record: bytes) -> str:
     return f"{public_url.rstrip('/')}/v1/descriptions/{owner}/{to_hex(record)}"
 
 
+def require_servable(spec: ModelSpec) -> None:
+    """Return if this trainer answers rows with models of this family.
+
+    Raises:
+        MalformedMessageError: a model of token ids or anything else than feature rows.
+    """
+    if spec.family not in SERVED:
+        raise MalformedMessageError(f"this trainer answers with models of the families {', '.join(SERVED)}, got {spec.family}")
+
+
 def check_authorisation(authorisation: Authorisation, spec: ModelSpec, own_uri: str) -> None:
     """Check what can be known of the signed call before the file is read.
 
     Raises:
         DigestMismatchError: it names another model spec.
-        MalformedMessageError: its URI leads nowhere.
+        MalformedMessageError: its URI leads nowhere, or this trainer has no way to run models of the family.
     """
+    require_servable(spec)
     if authorisation.spec_digest != spec.digest():
         raise DigestMismatchError(
             "specDigest in the signed call, against the submitted model spec", spec.digest(), authorisation.spec_digest

@@ -13,7 +13,9 @@ from rexis.chain.connection import Chain
 from rexis.chain.model_registry import REGISTRY
 from rexis.chain.signer import LocalSigner
 from rexis.encoding import to_hex
+from rexis.models.bert import BertConfig
 from rexis.models.builders import build
+from rexis.models.spec import ModelSpec
 from services.foundation.chain_index import ChainIndex
 from services.foundation.database import transaction
 from services.foundation.outbox.transactions import ChainIntent
@@ -87,6 +89,9 @@ def test_the_label_follows_from_who_knows_the_plain_weights(trainer: Trainer, kn
     assert trainer.call("POST", "/v1/models", OWNER, claimed).status_code == 422
 
 
+READS_TOKENS = ModelSpec(BertConfig(vocabulary=64, positions=16, hidden=8, layers=1, heads=2, intermediate=16, outputs=2))
+
+
 def other_weights() -> bytes:
     return model_bytes(build(SPEC, seed=99))[0]
 
@@ -125,6 +130,7 @@ def test_what_does_not_fit_the_signed_call_is_refused_at_once(trainer: Trainer) 
     wrong: list[tuple[dict[str, Any], LocalSigner, int]] = [
         ({"model_spec": other_spec}, OWNER, 422),
         ({"model_spec": {"family": "pickle"}}, OWNER, 422),
+        ({"model_spec": READS_TOKENS.document(), "arguments": (record, READS_TOKENS.digest(), uri)}, OWNER, 422),
         ({"arguments": (record, bytes(31) + b"1", uri)}, OWNER, 422),
         ({"arguments": (record, SPEC.digest(), "http://169.254.169.254/")}, OWNER, 422),
         ({"arguments": (bytes(32), SPEC.digest(), uri)}, OWNER, 409),

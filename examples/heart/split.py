@@ -2,9 +2,8 @@
 
 Per hospital, in the order of the file, what scikit-learn's `train_test_split` gives for FLamby's arguments, stratified by the diagnosis;
 unstratified for Switzerland, whose single patient without disease can not be in both parts. The file is committed because a split must not
-change with a library's version. To make it anew, in an environment of its own:
+change with a library's version. To make it anew:
 
-    pip install scikit-learn==1.9.1
     python -m examples.heart.split
 """
 
@@ -43,7 +42,7 @@ def read_split(path: Path = SPLIT) -> dict[str, Split]:
 
 
 def compute_split() -> dict[str, Split]:
-    """The split made anew; needs scikit-learn, which Rexis does not install."""
+    """The split made anew."""
     from sklearn.model_selection import train_test_split
 
     split = {}

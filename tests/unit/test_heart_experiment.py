@@ -32,7 +32,6 @@ def test_the_split_has_flambys_counts_and_keeps_the_share_of_disease() -> None:
 
 
 def test_scikit_learn_makes_the_same_split() -> None:
-    pytest.importorskip("sklearn", reason="scikit-learn is no dependency; examples/heart/split.py says how to install it")
     assert compute_split() == read_split()
 
 

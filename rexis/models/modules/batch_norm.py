@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from rexis.errors import UnsupportedLayerError
 
 
+def without_batch_norm(model: nn.Module) -> nn.Module:
+    """The model itself, if it is no sequence with BatchNorm in it, or `fold_batch_norm` of it."""
+    found = any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
+    return fold_batch_norm(model) if found and isinstance(model, nn.Sequential) else model
+
+
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     """A copy that computes the same in evaluation, without BatchNorm; in f64, rounded once.
 

@@ -18,6 +18,7 @@ from rexis.ee.modules import Progress
 from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
+from rexis.models.modules.batch_norm import without_batch_norm
 
 __all__ = [
     "Key",
@@ -44,6 +45,7 @@ def encrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = Non
         KeyFileError: the key is for another architecture.
         UnsupportedLayerError: the model has no equivariant transform.
     """
+    model = without_batch_norm(model) if key.mode == "infer" else model
     _check_architecture(model, key)
     return modules.encrypt(model, key.site_keys, progress)
 
@@ -59,13 +61,13 @@ def decrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = Non
 
 
 def canonical_model(model: nn.Module) -> nn.Module:
-    """The plain model that a keyed one stands for: the same function, gains folded, output head untied. Encrypted training equals training
-    this one.
+    """The plain model that a keyed one stands for: the same function, gains and BatchNorm folded, output head untied. Encrypted training
+    equals training this one.
 
     Raises:
-        UnsupportedLayerError: the model has no equivariant transform.
+        UnsupportedLayerError: the model has no equivariant transform, or a BatchNorm that can not be folded.
     """
-    return modules.canonical(model)
+    return modules.canonical(without_batch_norm(model))
 
 
 def encrypt_inputs(x: Tensor, key: Key) -> Tensor:

@@ -18,6 +18,7 @@ from rexis.encoding import from_hex, to_hex
 from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, PrivacyError
 from rexis.models.builders import describe
 from rexis.models.knowledge import Knowledge, protection
+from rexis.models.modules.batch_norm import without_batch_norm
 from rexis.models.spec import ModelSpec
 
 Labels = Literal["permuted", "split"]
@@ -186,7 +187,9 @@ def keygen(
             "knowledge='public': the key is recovered from public weights in seconds, so this is no protection; "
             "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
         )
-    spec = canonical_spec(model if isinstance(model, ModelSpec) else describe(model))
+    if isinstance(model, nn.Module):
+        model = describe(without_batch_norm(model) if mode == "infer" else model)
+    spec = canonical_spec(model)
     seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed
     key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels)
     key.check_suite()

@@ -38,6 +38,7 @@ class SiteKind(Enum):
     HIDDEN = "an elementwise activation"
     HIDDEN_RELU = "a ReLU or LeakyReLU"
     HIDDEN_ODD = "an odd elementwise activation"
+    HIDDEN_NORMALISED = "a LayerNorm and an elementwise activation"
     OUTPUT = "logits or regression outputs"
     RETURNED = "outputs whose gradient the owner returns"
     VOCABULARY = "token ids"
@@ -84,6 +85,9 @@ _ANY = "the condition number of a key is bounded, because the float error grows 
 _RELU = "ReLU commutes with permutations and positive scales only"
 _ELEMENTWISE = _rule(Permutation, reason="an elementwise function commutes with permutations only")
 _ODD = _rule(Permutation, SignedPermutation, reason="an odd elementwise function commutes with signed permutations only")
+_NORMALISED = _rule(
+    Permutation, reason="LayerNorm subtracts the mean, which signs and scales do not keep, and its weights are coordinates'"
+)
 _IDS = _rule(Permutation, reason="ids have no arithmetic")
 _AFFINE = _rule(
     Permutation,
@@ -106,6 +110,8 @@ RULES: Mapping[tuple[SiteKind, Mode], SiteRule] = MappingProxyType(
         (SiteKind.HIDDEN_RELU, "train"): _rule(Permutation, reason=f"{_RELU}, and {_STEP}"),
         (SiteKind.HIDDEN_ODD, "infer"): _ODD,
         (SiteKind.HIDDEN_ODD, "train"): _ODD,
+        (SiteKind.HIDDEN_NORMALISED, "infer"): _NORMALISED,
+        (SiteKind.HIDDEN_NORMALISED, "train"): _NORMALISED,
         (SiteKind.OUTPUT, "infer"): _rule(*_ROTATIONS, Linear, shift=True, reason=_ANY),
         (SiteKind.OUTPUT, "train"): _rule(Permutation, reason="the provider's cross-entropy is invariant to class order only"),
         (SiteKind.RETURNED, "train"): _rule(*_ROTATIONS, shift=True, reason=_STEP),

@@ -6,10 +6,13 @@ The transformer families need the package transformers, which takes seconds to i
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rexis.errors import UnsupportedLayerError
+from rexis.models.modules.special_ids import IdMap
 from rexis.models.spec import ModelSpec
 
 
@@ -43,6 +46,23 @@ def describe(model: nn.Module) -> ModelSpec:
     package = type(model).__module__
     family = "bert" if ".models.bert." in package else "llama" if ".models.llama." in package else "mlp"
     return ModelSpec(_family(family).describe(model))
+
+
+def read_library_config(document: Mapping[str, Any]) -> ModelSpec:
+    """The spec in a HuggingFace config (`config.json`).
+
+    Raises:
+        UnsupportedLayerError: another family, or what its spec does not express.
+    """
+    if document.get("model_type") != "llama":
+        raise UnsupportedLayerError(f"expected the config of a model of type llama, got {document.get('model_type')!r:.40}")
+    return ModelSpec(_family("llama").read_document(document))
+
+
+def library_config(spec: ModelSpec, source: Mapping[str, Any], dtype: torch.dtype, move: IdMap) -> dict[str, Any]:
+    """The HuggingFace config of a spec, with the special ids of another config, each moved."""
+    document: dict[str, Any] = _family(spec.family).document(spec.config, source, dtype, move)
+    return document
 
 
 def _family(family: str) -> ModuleType:

@@ -1,5 +1,6 @@
 """Config of a Llama decoder (Touvron et al., 2023), as HuggingFace's `LlamaForCausalLM` builds it. Torch-free."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -43,6 +44,10 @@ class LlamaConfig:
                 raise ValueError(f"{name}: expected 1 to {bound}, got {value!r:.40}")
         if self.heads % self.key_value_heads or self.head_width % 2:
             raise ValueError(f"expected key_value_heads that divide {self.heads} heads, and an even head_width")
+        for name in ("theta", "epsilon"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not _is_canonical(text):
+                raise ValueError(f"{name}: expected the shortest decimal text of a positive number, such as '1e-05', got {text!r:.40}")
         if type(self.tied) is not bool:
             raise ValueError(f"tied: expected yes or no, got {self.tied!r:.40}")
 
@@ -66,3 +71,12 @@ class LlamaConfig:
         if not self.tied:
             shapes["lm_head.weight"] = (self.vocabulary, d)
         return MappingProxyType(shapes)
+
+
+def _is_canonical(text: str) -> bool:
+    """Whether a text is the one way to write its positive number: two texts would be two digests of one model."""
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return 0 < number < math.inf and repr(number) == text

@@ -6,11 +6,11 @@ that of `placements`.
 
 from types import ModuleType
 
-from rexis.ee.families import mlp
+from rexis.ee.families import llama, mlp
 from rexis.errors import UnsupportedLayerError
 from rexis.models.spec import ModelSpec
 
-_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp}
+_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp, "llama": llama}
 
 
 def family(spec: ModelSpec) -> ModuleType:

@@ -15,6 +15,7 @@ from rexis.ee.families import canonical_spec, family
 from rexis.ee.keys import Key, keygen
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
 from rexis.ee.modules import Progress
+from rexis.ee.optimizers import optimizer
 from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
@@ -31,6 +32,7 @@ __all__ = [
     "encrypt_labels",
     "encrypt_model",
     "keygen",
+    "optimizer",
 ]
 
 

@@ -11,6 +11,7 @@ visible, and whoever holds the plain weights or d + 1 known pairs recovers the k
 from torch import Tensor, nn
 
 from rexis.ee import modules
+from rexis.ee.adapters import decrypt_adapters, encrypt_adapters
 from rexis.ee.families import canonical_spec, family
 from rexis.ee.keys import Key, keygen
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
@@ -23,9 +24,11 @@ from rexis.models.builders import describe
 __all__ = [
     "Key",
     "canonical_model",
+    "decrypt_adapters",
     "decrypt_labels",
     "decrypt_model",
     "decrypt_outputs",
+    "encrypt_adapters",
     "encrypt_class_weights",
     "encrypt_gradient",
     "encrypt_inputs",

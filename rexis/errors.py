@@ -18,6 +18,7 @@
     │   ├── DisclosureError            the output gate refuses a release
     │   └── PolicyError                the data set's policy does not allow this use
     ├── UnsupportedLayerError          a model part that has no equivariant transform in this mode
+    ├── UnsupportedOptimizerError      an optimiser whose step does not commute with this key
     ├── KeyFileError                   a key file that does not open, or fits another model
     ├── ChainError
     │   ├── WrongChainError            chain id, genesis or code differ from the deployment record
@@ -121,6 +122,10 @@ class PolicyError(PrivacyError):
 
 class UnsupportedLayerError(RexisError):
     """A model part that has no equivariant transform in this mode."""
+
+
+class UnsupportedOptimizerError(RexisError):
+    """An optimiser, or a setting of it, whose step on keyed weights is not the keyed step on plain weights."""
 
 
 class KeyFileError(RexisError):

@@ -11,10 +11,12 @@ visible, and whoever holds the plain weights or d + 1 known pairs recovers the k
 from torch import Tensor, nn
 
 from rexis.ee import modules
+from rexis.ee.adapters import decrypt_adapters, encrypt_adapters
 from rexis.ee.families import canonical_spec, family
 from rexis.ee.keys import Key, keygen
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
 from rexis.ee.modules import Progress
+from rexis.ee.optimizers import optimizer
 from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
@@ -23,15 +25,18 @@ from rexis.models.modules.batch_norm import without_batch_norm
 __all__ = [
     "Key",
     "canonical_model",
+    "decrypt_adapters",
     "decrypt_labels",
     "decrypt_model",
     "decrypt_outputs",
+    "encrypt_adapters",
     "encrypt_class_weights",
     "encrypt_gradient",
     "encrypt_inputs",
     "encrypt_labels",
     "encrypt_model",
     "keygen",
+    "optimizer",
 ]
 
 

@@ -1,15 +1,12 @@
 """The demo's report: one HTML file that needs nothing else, made from what the run measured (`Report.document`)."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from examples.heart import charts
 from examples.heart.experimenter import COMPUTED_BY, STEPS, Score
+from rexis.pages import charts
+from rexis.pages.page import render
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUC_TICKS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -64,24 +61,23 @@ class Report:
 
     def html(self) -> str:
         """The page."""
-        document = self.document()
-        # In a script element nothing but the end tag is special; \u003c keeps any text from forming it.
-        data = Markup(json.dumps(document, ensure_ascii=False).replace("<", "\\u003c"))
-        environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
-        return environment.get_template(TEMPLATE.name).render(**document, charts=self._charts(), data=data)
+        return render(TEMPLATE, self.document(), charts=self._charts())
 
     def write(self, path: Path) -> None:
         """Write the page."""
         path.write_text(self.html(), encoding="utf-8")
 
-    def _charts(self) -> dict[str, Markup]:
+    def _charts(self) -> dict[str, str]:
         series = [_series(training["name"], training["rounds"], len(self.hospitals)) for training in self.trainings]
         return {
-            # The charts escape the names that they show.
-            "auc": Markup(charts.dot_plot(self.scores, emphasised=self.federated, ticks=AUC_TICKS)),
-            "loss": Markup(charts.line_chart(series, unit="mean loss")),
-            "timings": Markup(charts.bars(self.timings)),
+            "auc": charts.dot_plot([_estimate(score) for score in self.scores], unit="AUC", emphasised=self.federated, ticks=AUC_TICKS),
+            "loss": charts.line_chart(series, unit="mean loss"),
+            "timings": charts.bars(self.timings),
         }
+
+
+def _estimate(score: Score) -> charts.Estimate:
+    return charts.Estimate(score.name, score.auc, score.low, score.high)
 
 
 def _series(name: str, rounds: list[dict[str, Any]], members: int) -> charts.Series:

@@ -19,6 +19,7 @@ from rexis.client.uploads import upload_file
 from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError
 from rexis.models.spec import ModelSpec
+from rexis.protocol.report_summary import ReportSummary
 
 AUTHORISE_GAS = 300_000
 Progress = Callable[[int, int], None]
@@ -62,6 +63,7 @@ def publish_model(
     *,
     users: Sequence[str] = (),
     uri: str | None = None,
+    report: ReportSummary | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Upload a keyed model file and vouch for it on chain; `TrainerClient.wait_for_model` tells when it is there.
@@ -70,6 +72,7 @@ def publish_model(
         file: of kind model, keyed: the trainer keeps it.
         users: accounts besides the owner that may use it.
         uri: where the public description is; None for the trainer's own copy.
+        report: summary of the owner's privacy report on this model and its data.
         progress: called with (bytes stored, bytes in all).
 
     Raises:
@@ -83,7 +86,15 @@ def publish_model(
     signed = sign_call(signer, deployment, REGISTRY, "authorise", *authorisation.arguments, gas=AUTHORISE_GAS)
     upload_id = upload_file(trainer.connection, file, progress=progress)
     model = trainer.publish_model(
-        upload_id, spec, keyed, signed, name=text.name, description=text.description, users=users, idempotency_key=f"model-{upload_id}"
+        upload_id,
+        spec,
+        keyed,
+        signed,
+        name=text.name,
+        description=text.description,
+        users=users,
+        report=report,
+        idempotency_key=f"model-{upload_id}",
     )
     if model.record != record:
         raise DigestMismatchError(f"model {model.id} at the trainer", record, model.record)

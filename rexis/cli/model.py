@@ -13,6 +13,7 @@ from rexis.agent.keyed_models import PublicText, keyed_as, publish_model, revoke
 from rexis.agent.model_files import read_spec
 from rexis.chain.model_registry import REASONS
 from rexis.cli.output import console, print_json
+from rexis.cli.privacy import read_report
 from rexis.cli.report import grid
 from rexis.cli.trainer import trainer_session
 from rexis.client.relayed_calls import RelayClient
@@ -32,6 +33,7 @@ class PublishOptions:
     spec: Path | None
     users: tuple[str, ...]
     uri: str | None
+    report: Path | None
     wait: bool
     timeout_s: int
 
@@ -43,6 +45,7 @@ def publish(options: PublishOptions, *, trainer: str | None, as_json: bool) -> N
         key = ee.Key.load(options.key, session.secret)
         if options.spec is not None and (spec := read_spec(options.spec)) != key.spec:
             raise KeyFileError(f"the key is for {key.spec.document()}, {options.spec.name} is {spec.document()}")
+        report = None if options.report is None else read_report(options.report, key).summary()
         model = publish_model(
             session.trainer,
             session.signer,
@@ -53,6 +56,7 @@ def publish(options: PublishOptions, *, trainer: str | None, as_json: bool) -> N
             PublicText(options.name, options.description),
             users=users,
             uri=options.uri,
+            report=report,
         )
         if options.wait:
             with console(stderr=True).status("the trainer checks the file and puts it on chain"):
@@ -72,9 +76,10 @@ def list_models(limit: int, *, trainer: str | None, as_json: bool) -> None:
     if not models:
         console().print("No models here.")
         return
-    table = grid("model", "name", "state", "protection", "owner")
+    table = grid("model", "name", "state", "protection", "privacy", "owner")
     for model in models:
-        table.add_row(model.id, Text(model.name), Text(model.state), model.keyed.protection, model.owner)
+        grade = "no report" if model.report is None else f"grade {model.report.grade}"
+        table.add_row(model.id, Text(model.name), Text(model.state), model.keyed.protection, grade, model.owner)
     console().print(table)
 
 
@@ -118,7 +123,8 @@ def model_json(model: Model) -> dict[str, Any]:
     """A model as a JSON value."""
     plain = {name: to_hex(value) if isinstance(value, bytes) else value for name, value in vars(model).items()}
     keyed = {**asdict(model.keyed), "protection": model.keyed.protection}
-    return {**plain, "spec": model.spec.document(), "keyed": keyed, "users": list(model.users)}
+    report = None if model.report is None else model.report.document()
+    return {**plain, "spec": model.spec.document(), "keyed": keyed, "report": report, "users": list(model.users)}
 
 
 def _print(model: Model, title: str, as_json: bool) -> None:
@@ -138,6 +144,7 @@ def _print(model: Model, title: str, as_json: bool) -> None:
         ("record", to_hex(model.record)),
         ("model", f"{model.spec.family} {'-'.join(map(str, model.spec.tabular.widths))}"),
         ("keyed", f"{model.keyed.suite}, for {model.keyed.mode}, key {model.keyed.key_id}; plain weights: {model.keyed.knowledge}"),
+        ("privacy", "no report: nothing is known of it" if model.report is None else f"{model.report.line()}, by its owner's word"),
         ("users", ", ".join(model.users) or "the owner only"),
         ("transaction", "none yet" if model.transaction_hash is None else to_hex(model.transaction_hash)),
         ("description", model.description),

@@ -17,6 +17,7 @@ from rexis.errors import DigestMismatchError, MalformedMessageError, Unavailable
 from rexis.models.knowledge import protection
 from rexis.models.spec import ModelSpec
 from rexis.protocol.file_spec import FileSpec
+from rexis.protocol.report_summary import ReportSummary
 from rexis.protocol.uploads import parse_content_digest
 
 DECIDED = frozenset({"accepted", "refused", "failed"})
@@ -103,6 +104,7 @@ class Model:
         spec: its architecture.
         record: model record of the keyed weights, 32 bytes: what the chain and receipts name.
         keyed: how it was keyed.
+        report: summary of its owner's privacy report, by his word; None where he gave none.
         state: checking, authorising, authorised, revoked, refused (its file is not what was signed), or failed.
         reason: why it was refused, failed or revoked.
         uri: of the public description, as it stands on chain.
@@ -117,6 +119,7 @@ class Model:
     spec: ModelSpec
     record: bytes
     keyed: Keyed
+    report: ReportSummary | None
     state: str
     reason: str | None
     uri: str | None
@@ -129,12 +132,17 @@ class Model:
         """Read an answer.
 
         Raises:
-            MalformedMessageError: a field is missing, or the digest is not that of the specification.
+            MalformedMessageError: a field is missing, the digest is not that of the specification, or the report's grade is better than
+                its verdicts and the knowledge of the plain weights admit.
         """
         fields = Fields("model", value)
         spec = ModelSpec.parse(fields.object("model_spec"))
         if fields.digest("spec_digest") != spec.digest():
             raise MalformedMessageError(f"model: expected spec digest {to_hex(spec.digest())}, got {to_hex(fields.digest('spec_digest'))}")
+        keyed = Keyed.parse(fields.object("ee"))
+        report = None if (summary := fields.optional_object("report")) is None else ReportSummary.parse(summary)
+        if report is not None:
+            report.check_knowledge(keyed.knowledge)
         return cls(
             id=_id(fields, "id"),
             owner=fields.address("owner"),
@@ -142,7 +150,8 @@ class Model:
             description=fields.text("description"),
             spec=spec,
             record=fields.digest("record"),
-            keyed=Keyed.parse(fields.object("ee")),
+            keyed=keyed,
+            report=report,
             state=fields.text("state"),
             reason=fields.optional_text("reason"),
             uri=fields.optional_text("uri"),
@@ -240,16 +249,21 @@ class TrainerClient:
         name: str,
         description: str = "",
         users: Sequence[str] = (),
+        report: ReportSummary | None = None,
         idempotency_key: str,
     ) -> Model:
         """Hand in a keyed model: a complete upload, and the signed call of `ModelRegistry.authorise` that names its record.
+
+        Args:
+            report: summary of the owner's privacy report; the report itself stays with him.
 
         Raises:
             ServiceError: the trainer refuses it, or the contract would: the problem has the decoded error.
         """
         ee = {"suite": keyed.suite, "mode": keyed.mode, "knowledge": keyed.knowledge, "key_id": keyed.key_id}
         public = {"name": name, "description": description, "users": list(users)}
-        body = {"upload_id": upload_id, "model_spec": spec.document(), "ee": ee, **public, **signed.to_json()}
+        told = {"ee": ee, "report": None if report is None else report.document()}
+        body = {"upload_id": upload_id, "model_spec": spec.document(), **told, **public, **signed.to_json()}
         return Model.parse(self.connection.post("/v1/models", body, idempotency_key=idempotency_key))
 
     def model(self, model_id: str) -> Model:

@@ -38,9 +38,10 @@ def publish_model(
 
     Open to any account that signed in, for its own uploads and for calls that it signed itself. What the contract would refuse is
     answered at once, as `contract-reverted` with the decoded error. Keying is obfuscation only where anyone but the owner holds the plain
-    weights.
+    weights; a privacy report with a better grade than that is refused.
     """
     spec, call, signature = ModelSpec.parse(body.model_spec), body.request.call(), from_hex(body.signature)
+    report = None if body.report is None else body.report.summary(body.ee.knowledge)
     registry = chain.deployment.contracts[REGISTRY].address
     check_call(call, caller=caller.address, target=registry, instant=now())
     authorisation = Authorisation.decode(call.data)
@@ -60,6 +61,7 @@ def publish_model(
             spec_digest=to_hex(spec.digest()),
             record=to_hex(authorisation.model),
             **body.ee.model_dump(),
+            report=None if report is None else report.document(),
             request=call.to_json(),
             signature=signature,
         )

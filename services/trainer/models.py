@@ -44,6 +44,7 @@ class KeyedModel(LeasedJob, Base):
     """A model that its owner keyed and uploaded, and the job of checking that its file has the record which he signed.
 
     `verdict` as in `Batch`. The signed call is promised to the chain in the transaction that accepts the file; `relay_id` names it.
+    `report` is the summary of the owner's privacy report, None where he gave none.
     """
 
     __tablename__ = "keyed_model"
@@ -61,6 +62,7 @@ class KeyedModel(LeasedJob, Base):
     mode: Mapped[str] = mapped_column(String(16))
     knowledge: Mapped[str] = mapped_column(String(16))
     key_id: Mapped[str] = mapped_column(String(34))
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
     signature: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(Instant)

@@ -10,6 +10,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from rexis.commitments import Receipt
 from rexis.encoding import checksum_address
 from rexis.models.knowledge import Knowledge, protection
+from rexis.protocol.report_summary import (
+    MAX_ATTACKS,
+    MAX_VERSION,
+    MAX_VERSIONS,
+    NAME_PATTERN,
+    VERSION_PATTERN,
+    Grade,
+    ReportSummary,
+    Verdict,
+)
 from services.foundation.relays import RelayedCallBody, Signature
 from services.trainer.models import Batch, Inference, KeyedModel
 from services.trainer.publications import MAX_USERS, Standing
@@ -130,6 +140,16 @@ REQUEST: dict[str, Any] = {
     "data": "0x",
 }
 KEYED = {"suite": "dense", "mode": "infer", "knowledge": "members", "key_id": "0x" + 32 * "8"}
+REPORT: dict[str, Any] = {
+    "version": 1,
+    "grade": "D",
+    "attacks": [
+        {"name": "record_budget", "version": 1, "verdict": "pass"},
+        {"name": "known_pairs", "version": 1, "verdict": "fail"},
+    ],
+    "versions": {"suite": "1"},
+    "report": "0x" + 64 * "9",
+}
 MODEL: dict[str, Any] = {
     "id": MODEL_ID,
     "owner": OWNER,
@@ -139,6 +159,7 @@ MODEL: dict[str, Any] = {
     "spec_digest": "0x" + 64 * "1",
     "record": "0x" + 64 * "2",
     "ee": {**KEYED, "protection": "obfuscation only"},
+    "report": REPORT,
     "state": "authorised",
     "reason": None,
     "uri": "https://trainer.example.org/v1/descriptions/" + OWNER + "/0x" + 64 * "2",
@@ -185,6 +206,40 @@ class KeyView(KeyBody):
         return cls.model_validate({**keyed, "protection": protection(model.knowledge)})
 
 
+class AttackBody(BaseModel):
+    """What one attack of a privacy report came to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=NAME_PATTERN)
+    version: int = Field(ge=1, le=MAX_VERSION)
+    verdict: Verdict = Field(description="not run: it applies, and nobody knows; this is no pass")
+
+
+class ReportBody(BaseModel):
+    """Summary of the privacy report that the owner's own client made of his model and data; the report itself stays with him."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [REPORT]})
+
+    version: Literal[1]
+    grade: Grade = Field(description="A to F; D, obfuscation only, at best where others hold the plain weights or an attack got through")
+    attacks: list[AttackBody] = Field(min_length=1, max_length=MAX_ATTACKS)
+    versions: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Annotated[str, Field(pattern=VERSION_PATTERN)]] = Field(
+        max_length=MAX_VERSIONS, description="of the attacks and of the libraries that they ran on"
+    )
+    report: Hex32 = Field(description="salted SHA-256 of the report, by which its owner can show later that it is this one")
+
+    def summary(self, knowledge: Knowledge) -> ReportSummary:
+        """The summary.
+
+        Raises:
+            MalformedMessageError: a grade that the verdicts, or who knows the plain weights, do not admit.
+        """
+        summary = ReportSummary.parse(self.model_dump(mode="json"))
+        summary.check_knowledge(knowledge)
+        return summary
+
+
 class ModelBody(BaseModel):
     """A keyed model to be checked and put on chain: its complete upload, public description, and signed authorisation."""
 
@@ -196,6 +251,7 @@ class ModelBody(BaseModel):
                     "upload_id": "0d6c6f9bb4a44f5c8f7e2b1a3c5d7e9f",
                     "model_spec": MODEL_SPEC,
                     "ee": KEYED,
+                    "report": REPORT,
                     "name": MODEL["name"],
                     "description": MODEL["description"],
                     "users": [],
@@ -209,6 +265,7 @@ class ModelBody(BaseModel):
     upload_id: UploadId
     model_spec: dict[str, Any] = Field(description="declarative model specification: version, family, config")
     ee: KeyBody
+    report: ReportBody | None = Field(default=None, description="by the owner's word; a model without one says nothing of its privacy")
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", description="public")
     description: str = Field(default="", max_length=2000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$", description="public")
     users: Users = []
@@ -237,6 +294,7 @@ class ModelView(BaseModel):
     spec_digest: str
     record: str = Field(description="root record over specification and keyed weights: what receipts name")
     ee: KeyView
+    report: ReportBody | None = Field(description="summary of the owner's privacy report, null where he gave none")
     state: ModelState = Field(
         description="checking → authorising → authorised → revoked; refused: the file is not what was signed; failed: see reason"
     )
@@ -257,6 +315,7 @@ class ModelView(BaseModel):
                 **{name: getattr(model, name) for name in ("id", "owner", "name", "description", "spec_digest", "record", "created_at")},
                 "model_spec": model.spec,
                 "ee": KeyView.of(model),
+                "report": model.report,
                 "state": standing.state,
                 "reason": standing.reason,
                 "uri": None if registered is None else registered.uri,
@@ -284,6 +343,7 @@ class DescriptionView(BaseModel):
     description: str
     model_spec: dict[str, Any]
     ee: KeyView
+    report: ReportBody | None = Field(description="summary of the owner's privacy report, null where he gave none")
     state: ModelState
     reason: str | None
 
@@ -295,6 +355,7 @@ class DescriptionView(BaseModel):
                 **{name: getattr(model, name) for name in ("owner", "record", "name", "description")},
                 "model_spec": model.spec,
                 "ee": KeyView.of(model),
+                "report": model.report,
                 "state": standing.state,
                 "reason": standing.reason,
             }

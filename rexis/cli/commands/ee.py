@@ -100,3 +100,63 @@ def ee_decrypt(
         from rexis.cli.ee import decrypt
 
         decrypt(key, output, model=model, outputs=outputs, as_json=as_json)
+
+
+@app.command("check")
+def ee_check(
+    model: Annotated[Path, typer.Argument(help="Plain model (.safetensors).", exists=True, dir_okay=False)],
+    key: KeyFile,
+    data: Annotated[
+        Path, typer.Option(help="Your data: .csv, .safetensors or .npy (rows, embeddings or token ids).", exists=True, dir_okay=False)
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data of the same kind that an attacker may hold; default: half of yours.", exists=True, dir_okay=False, show_default=False
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Classes of your records, .csv or .npy.", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="The model that yours came from, if others hold it.", exists=True, dir_okay=False, show_default=False),
+    ] = None,
+    earlier: Annotated[
+        Path | None, typer.Option(help="A keyed model that went out before, for linking.", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    known: Annotated[
+        int | None, typer.Option(min=0, help="How many records may be known in plain; default: one in a hundred.", show_default=False)
+    ] = None,
+    noise: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise that the job adds to its rows.")] = 0.0,
+    budget: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Time for all attacks.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a report.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the report, for `rexis model publish --report`.", dir_okay=False)
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="File for the report as a page.", dir_okay=False, show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack your own job before it goes out: a privacy report, which stays with you.
+
+    A pass means that this attack in this version read nothing; it is no proof. What did not fit into the time is no pass.
+    """
+    with failures(as_json):
+        from rexis.cli.privacy import CheckOptions, check
+
+        options = CheckOptions(
+            model=model,
+            key=key,
+            data=data,
+            reference=reference,
+            labels=labels,
+            base=base,
+            earlier=earlier,
+            known=known,
+            noise=noise,
+            budget_s=budget,
+            seed=seed,
+            output=output,
+            html=html,
+        )
+        check(options, as_json=as_json)

@@ -28,6 +28,15 @@ def model_publish(
     uri: Annotated[
         str | None, typer.Option(help="Where the description is published; default: the trainer's copy.", show_default=False)
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Privacy report from `rexis ee check --output`; only its grade, verdicts and salted digest are published.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     trainer: Trainer = None,
     wait: Annotated[bool, typer.Option(help="Wait until the chain names it.")] = True,
     timeout: Timeout = 120,
@@ -45,6 +54,7 @@ def model_publish(
             spec=spec,
             users=tuple(user or ()),
             uri=uri,
+            report=report,
             wait=wait,
             timeout_s=timeout,
         )

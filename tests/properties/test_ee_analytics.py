@@ -116,13 +116,9 @@ def test_the_key_of_a_model_serves_its_rows_too() -> None:
 def test_a_key_that_changes_distances_is_refused_on_both_ways() -> None:
     key = ee.keygen(ModelSpec(LogisticConfig(6, 2)), knowledge="private", condition=4.0)
     x = table(30, 6, 1)
-    for use in (
-        lambda: analytics.encrypt_rows(x, key),
-        lambda: analytics.moments(x).decrypt(key),
-        lambda: analytics.encrypt_targets(x, key),
-    ):
-        with pytest.raises(UnsupportedLayerError, match="admits orthogonal keys.*changes distances"):
-            use()
+    for use in (analytics.encrypt_rows, analytics.encrypt_targets, lambda x, key: analytics.moments(x).decrypt(key)):
+        with pytest.raises(UnsupportedLayerError, match="another map changes distances"):
+            use(x, key)
     # Why: the clustering under such a key is another one.
     stretched = ee.encrypt_inputs(x, key)
     assert not torch.allclose(torch.cdist(stretched, stretched), torch.cdist(x, x), rtol=0.05)

@@ -38,7 +38,9 @@ class Key:
         seed: 32 secret bytes; everything else is derived from it.
         spec: the architecture of the keyed model.
         mode: "infer", or "train" (no shifts, so that SGD on keyed weights is SGD on plain weights).
-        suite: "dense" takes the largest admitted group at each site, "permutation" permutations without shifts everywhere.
+        suite: "dense" takes the largest admitted group at each site, "permutation" permutations without shifts everywhere,
+            "inputs" the largest admitted group at the feature rows and nothing else: the provider holds a plaintext model
+            (`rexis.ee.plain_model` says what that reveals).
         knowledge: who holds the plaintext model.
         epoch: counts re-keyings of one job.
         condition: bound of the condition number of dense keys for inference; 1 for orthogonal ones.

@@ -96,9 +96,12 @@ def draw_all(seed: bytes, prefix: str, sites: Iterable[Site], *, mode: Mode, sui
     keys: dict[str, SiteKey] = {}
     for site in sites:
         rule = site.admit_suite(suite, mode)
+        if suite == "inputs" and site.kind is not SiteKind.INPUT:
+            keys[site.name] = SiteKey(Permutation(torch.arange(site.dimension)), torch.zeros(site.dimension, dtype=torch.float64))
+            continue
         group, label = rule.group(suite, condition), f"{prefix}{site.name}"
         if site.follows is None:
-            shift = suite == "dense" and rule.shift and site.biased
+            shift = suite != "permutation" and rule.shift and site.biased
             keys[site.name] = SiteKey.draw(seed, label, site, group, shift=shift, mode=mode, condition=condition)
         else:
             followed = _following(seed, prefix, site, group, keys[site.follows].transform, condition)

@@ -28,7 +28,7 @@ from rexis.ee.groups import (
 from rexis.errors import UnsupportedLayerError
 
 Mode = Literal["infer", "train"]
-Suite = Literal["dense", "permutation"]
+Suite = Literal["dense", "permutation", "inputs"]
 
 
 class SiteKind(Enum):
@@ -202,6 +202,11 @@ class Site:
         rule = self.rule(mode)
         if suite == "dense" and not rule.dense:
             raise UnsupportedLayerError(f"suite dense is refused at site {self.name} ({self.kind.value}): {rule.reason}; use permutation")
+        if suite == "inputs" and self.kind is SiteKind.VOCABULARY:
+            raise UnsupportedLayerError(
+                f"suite inputs is refused at site {self.name} ({self.kind.value}): in a plaintext model the rows of the embedding "
+                "table name the permuted ids; use another suite, or scheme='client_encoder'"
+            )
         return rule
 
     def admit(self, group: type[Group], *, shift: bool, mode: Mode) -> None:

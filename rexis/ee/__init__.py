@@ -17,6 +17,7 @@ from rexis.ee.keys import Key, keygen
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
 from rexis.ee.modules import Progress
 from rexis.ee.optimizers import optimizer
+from rexis.ee.records import RecordBudgetWarning, RecordCounter, effective_rank
 from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
@@ -24,11 +25,14 @@ from rexis.models.modules.batch_norm import without_batch_norm
 
 __all__ = [
     "Key",
+    "RecordBudgetWarning",
+    "RecordCounter",
     "canonical_model",
     "decrypt_adapters",
     "decrypt_labels",
     "decrypt_model",
     "decrypt_outputs",
+    "effective_rank",
     "encrypt_adapters",
     "encrypt_class_weights",
     "encrypt_gradient",
@@ -75,25 +79,33 @@ def canonical_model(model: nn.Module) -> nn.Module:
     return modules.canonical(without_batch_norm(model))
 
 
-def encrypt_inputs(x: Tensor, key: Key) -> Tensor:
+def encrypt_inputs(x: Tensor, key: Key, *, counter: RecordCounter | None = None) -> Tensor:
     """Key what goes into the model.
 
     Args:
         x: floats [..., d], feature rows or embeddings looked up by the owner; or token ids of any shape.
+        counter: needed by a key with a budget of records, which are the rows of `x`, or its ids: `key.counter(path)`.
 
     Returns:
         T x + δ, or the permuted ids, of the same shape, dtype and device: no expansion.
 
     Raises:
-        ValueError: another width, ids out of range, or inputs of a kind that the model does not take.
+        ValueError: another width, ids out of range, inputs that the model does not take, or no counter where the key has a budget.
+        PrivacyBudgetExceededError: more records than are left of the budget.
     """
     ends = family(key.spec).ends(key.spec.config)
     if not x.is_floating_point() and ends.ids is not None:
-        return key.site_keys[ends.ids].encrypt_ids(x)
-    if ends.rows is None:
+        keyed, records = key.site_keys[ends.ids].encrypt_ids(x), x.numel()
+    elif ends.rows is None:
         raise ValueError(f"expected token ids, got {x.dtype} of shape {list(x.shape)}")
-    site = key.site_keys[ends.rows]
-    return site.encrypt(_rows(x, site)).to(x.dtype)
+    else:
+        site = key.site_keys[ends.rows]
+        keyed, records = site.encrypt(_rows(x, site)).to(x.dtype), x.shape[:-1].numel()
+    if (None if counter is None else counter.key_id) != (None if key.records is None else key.id):
+        raise ValueError(f"key {key.id} has a budget of {key.records} records, got the counter of {counter and counter.key_id}")
+    if counter is not None:
+        counter.reserve(records)
+    return keyed
 
 
 def decrypt_outputs(y: Tensor, key: Key) -> Tensor:

@@ -1,4 +1,14 @@
-"""The key of one model in one mode, how it is made, and its file."""
+"""The key of one model in one mode, how it is made, and its file.
+
+The document in the file has every field of the key; what it derives and writes all the same, it compares when it reads:
+
+    check         sub("job/<epoch>/check"), first 16 bytes: a seed that is not the one, or is derived from otherwise, does not pass for it
+    architecture  digest of the spec: config and shapes of the keyed model
+    vocabulary    whether token ids are permuted, special ones included
+
+Version 1 had neither these nor condition, labels and records, and drew Haar matrices at every width; such files are still read, and
+written again as they were.
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -6,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from torch import nn
 
 from rexis.ee import derivation, key_files
 from rexis.ee.families import canonical_spec, family
+from rexis.ee.records import SUFFIX, RecordCounter
 from rexis.ee.site_keys import SiteKey, draw_all
 from rexis.ee.sites import Mode, Site, SiteKind, Suite
 from rexis.encoding import from_hex, to_hex
@@ -25,6 +36,11 @@ Labels = Literal["permuted", "split"]
 
 MAX_EPOCH = 1 << 32
 MAX_CONDITION = 10.0
+MAX_RECORDS = 1 << 48
+VERSION: Final = 2
+_DERIVED = ("check", "architecture", "vocabulary")
+# Fields of a key file, by the version that brought them.
+_FIELDS = {1: ("seed", "spec", "mode", "suite", "knowledge", "epoch"), 2: ("condition", "labels", "records")}
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Key:
         epoch: counts re-keyings of one job.
         condition: bound of the condition number of dense keys for inference; 1 for orthogonal ones.
         labels: in mode "train", whether the provider computes the loss over permuted classes, or the owner returns its gradient.
+        records: rows (or token ids) that may be keyed under it in all; None for no budget.
+        version: of the derivation and the file.
     """
 
     seed: bytes = field(repr=False)
@@ -55,6 +73,8 @@ class Key:
     epoch: int = 0
     condition: float = 1.0
     labels: Labels = "permuted"
+    records: int | None = None
+    version: Literal[1, 2] = VERSION
 
     def __post_init__(self) -> None:
         if len(self.seed) != derivation.SEED_SIZE:
@@ -70,6 +90,10 @@ class Key:
             raise ValueError(f"condition: expected 1 to {MAX_CONDITION:g} for inference, 1 for training, got {self.condition!r:.40}")
         if self.labels == "split" and self.mode != "train":
             raise ValueError("labels='split' is a way of training, got mode 'infer'")
+        if self.records is not None and (type(self.records) is not int or not 0 < self.records <= MAX_RECORDS):
+            raise ValueError(f"records: expected a budget of 1 to {MAX_RECORDS}, or none, got {self.records!r:.40}")
+        if self.version == 1 and (self.condition, self.labels, self.records) != (1.0, "permuted", None):
+            raise ValueError("a key of version 1 has no condition, labels and records")
 
     @property
     def id(self) -> str:
@@ -85,7 +109,9 @@ class Key:
     def site_keys(self) -> Mapping[str, SiteKey]:
         """The expanded key: site name → T and δ, in the order of the sites."""
         sites = [self._as_trained(site) for site in family(self.spec).sites(self.spec.config)]
-        drawn = draw_all(self.seed, f"job/{self.epoch}/", sites, mode=self.mode, suite=self.suite, condition=self.condition)
+        drawn = draw_all(
+            *(self.seed, f"job/{self.epoch}/", sites), mode=self.mode, suite=self.suite, condition=self.condition, fast=self.version > 1
+        )
         return MappingProxyType(drawn)
 
     @property
@@ -105,10 +131,34 @@ class Key:
     def save(self, path: Path | str, passphrase: str) -> None:
         """Write the key, sealed under a passphrase, to a new file of under 1 KB that only its owner can read.
 
+        A key with a budget gets a file beside it that counts its records: `path` with ".records" behind it.
+
         Raises:
-            FileExistsError: a key is never overwritten.
+            FileExistsError: a key and a count are never overwritten.
         """
+        if Path(path).exists():
+            raise FileExistsError(f"{path} exists; a key is never overwritten")
+        if self.records is not None:
+            # First, because a key without its count is of no use, and a count without its key does no harm.
+            self.counter(path).create()
         key_files.write(Path(path), self._document(), passphrase)
+
+    def counter(self, path: Path | str, *, rank: float | None = None) -> RecordCounter:
+        """What counts the records of this key.
+
+        Args:
+            path: of the key file.
+            rank: effective rank of the owner's data (`rexis.ee.effective_rank`); None for their width.
+
+        Raises:
+            ValueError: a key without a budget.
+        """
+        if self.records is None:
+            raise ValueError(f"key {self.id} has no budget of records; give keygen one")
+        ends = family(self.spec).ends(self.spec.config)
+        width = self.site_keys[ends.rows or ends.ids or ends.outputs].transform.dimension if rank is None else rank
+        secret = derivation.subkey(self.seed, f"job/{self.epoch}/records")
+        return RecordCounter(Path(f"{path}{SUFFIX}"), self.id, secret, self.records, width)
 
     @classmethod
     def load(cls, path: Path | str, passphrase: str) -> Self:
@@ -121,36 +171,45 @@ class Key:
 
     @classmethod
     def _parse(cls, document: Any) -> Self:
-        names = {"version", "seed", "spec", "mode", "suite", "knowledge", "epoch"}
-        if isinstance(document, dict) and document.get("version") == 2:
-            names |= {"condition", "labels"}
-        if not isinstance(document, dict) or set(document) != names or document["version"] not in (1, 2):
-            raise KeyFileError(f"expected a key of version 1 or 2 with {', '.join(sorted(names))}")
+        version = document.get("version") if isinstance(document, dict) else None
+        if type(version) is not int or version not in _FIELDS:
+            raise KeyFileError(f"expected a key of version {' or '.join(map(str, _FIELDS))}, got {version!r:.40}")
+        names = {"version", *(name for number in range(1, version + 1) for name in _FIELDS[number])}
+        names |= {*_DERIVED} if version > 1 else set()
+        if set(document) != names:
+            raise KeyFileError(f"expected a key of version {version} with {', '.join(sorted(names))}, got {', '.join(sorted(document))}")
         try:
-            return cls(
-                seed=from_hex(document["seed"], derivation.SEED_SIZE),
-                spec=ModelSpec.parse(document["spec"]),
-                mode=document["mode"],
-                suite=document["suite"],
-                knowledge=document["knowledge"],
-                epoch=document["epoch"],
-                condition=float(document.get("condition", 1)),
-                labels=document.get("labels", "permuted"),
-            )
-        except (EncodingError, MalformedMessageError, ValueError) as error:
+            chosen: dict[str, Any] = {name: document[name] for name in names.difference(_DERIVED)}
+            chosen |= {"seed": from_hex(document["seed"], derivation.SEED_SIZE), "spec": ModelSpec.parse(document["spec"])}
+            if version > 1:
+                chosen["condition"] = float(document["condition"])
+            key = cls(**chosen)
+        except (EncodingError, MalformedMessageError, TypeError, ValueError) as error:
             raise KeyFileError(f"the key file holds no valid key: {error}") from error
+        for name, expected in key._document().items():
+            if name in (*_DERIVED, "condition") and document[name] != expected:
+                raise KeyFileError(f"{name}: the key file has {document[name]!r:.80}, its other fields give {expected!r}")
+        return key
 
     def _document(self) -> dict[str, Any]:
-        return {
-            "version": 2,
+        document: dict[str, Any] = {
+            "version": self.version,
             "seed": to_hex(self.seed),
             "spec": self.spec.document(),
             "mode": self.mode,
             "suite": self.suite,
             "knowledge": self.knowledge,
             "epoch": self.epoch,
+        }
+        if self.version == 1:
+            return document
+        return document | {
             "condition": repr(self.condition),
             "labels": self.labels,
+            "records": self.records,
+            "check": to_hex(derivation.subkey(self.seed, f"job/{self.epoch}/check")[:16]),
+            "architecture": to_hex(self.spec.digest()),
+            "vocabulary": family(self.spec).ends(self.spec.config).ids is not None,
         }
 
     def _as_trained(self, site: Site) -> Site:
@@ -167,6 +226,7 @@ def keygen(
     seed: bytes | None = None,
     condition: float = 1.0,
     labels: Labels = "permuted",
+    records: int | None = None,
 ) -> Key:
     """Make a key for a model.
 
@@ -179,6 +239,8 @@ def keygen(
         condition: above 1, dense keys for inference are drawn from all invertible matrices whose condition number it bounds; the float
             error grows with it (keep it under 3 in bf16, 10 in f32).
         labels: "split" if the owner computes the loss in training.
+        records: how many rows (or token ids) may be keyed in all; None for no budget. Fewer than the effective rank of the owner's data
+            (`rexis.ee.effective_rank`) leave known pairs too few to read the others.
 
     Raises:
         PrivacyError: a public model without `accept_known_base_risk`.
@@ -193,6 +255,6 @@ def keygen(
         model = describe(without_batch_norm(model) if mode == "infer" else model)
     spec = canonical_spec(model)
     seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed
-    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels)
+    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels, records=records)
     key.check_suite()
     return key

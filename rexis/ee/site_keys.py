@@ -39,15 +39,20 @@ class SiteKey:
     shift: Tensor
 
     @classmethod
-    def draw(cls, seed: bytes, label: str, site: Site, group: type[Group], *, shift: bool, mode: Mode, condition: float = 1.0) -> "SiteKey":
+    def draw(
+        cls, seed: bytes, label: str, site: Site, group: type[Group], *, shift: bool, mode: Mode, condition: float = 1.0, fast: bool = True
+    ) -> "SiteKey":
         """The key of a site under `label`; entries of δ are normal with standard deviation `SHIFT_SCALE`.
+
+        Args:
+            fast: whether an orthogonal key of width `FAST_FROM` or more is a structured one.
 
         Raises:
             UnsupportedLayerError: the site's rule does not admit the group or the shift.
         """
         site.admit(group, shift=shift, mode=mode)
         width = site.dimension // site.heads.count if site.heads else site.dimension
-        drawn = FastOrthogonal if group is Orthogonal and width >= FAST_FROM else group
+        drawn = FastOrthogonal if fast and group is Orthogonal and width >= FAST_FROM else group
         if site.heads is None:
             transform: Transform = drawn.draw(seed, label, width, condition)
         else:
@@ -84,11 +89,14 @@ class SiteKey:
         return self.transform.indices
 
 
-def draw_all(seed: bytes, prefix: str, sites: Iterable[Site], *, mode: Mode, suite: Suite, condition: float) -> Mapping[str, SiteKey]:
+def draw_all(
+    seed: bytes, prefix: str, sites: Iterable[Site], *, mode: Mode, suite: Suite, condition: float, fast: bool = True
+) -> Mapping[str, SiteKey]:
     """The keys of all sites of a model, by name.
 
     Args:
         prefix: of every label, `job/<epoch>/`.
+        fast: whether wide orthogonal keys are structured ones.
 
     Raises:
         UnsupportedLayerError: the suite has nothing to offer at one of them.
@@ -102,7 +110,7 @@ def draw_all(seed: bytes, prefix: str, sites: Iterable[Site], *, mode: Mode, sui
         group, label = rule.group(suite, condition), f"{prefix}{site.name}"
         if site.follows is None:
             shift = suite != "permutation" and rule.shift and site.biased
-            keys[site.name] = SiteKey.draw(seed, label, site, group, shift=shift, mode=mode, condition=condition)
+            keys[site.name] = SiteKey.draw(seed, label, site, group, shift=shift, mode=mode, condition=condition, fast=fast)
         else:
             followed = _following(seed, prefix, site, group, keys[site.follows].transform, condition)
             keys[site.name] = SiteKey(followed, torch.zeros(site.dimension, dtype=torch.float64))

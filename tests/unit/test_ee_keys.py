@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from rexis import ee
-from rexis.ee import key_files, modules
-from rexis.ee.groups import Orthogonal, Permutation, SignedPermutation
+from rexis.ee import key_files, modules, site_keys
+from rexis.ee.groups import FastOrthogonal, Orthogonal, Permutation, SignedPermutation
 from rexis.ee.site_keys import SHIFT_SCALE, SiteKey
 from rexis.ee.sites import Mode, Site, SiteKind
+from rexis.encoding import to_hex
 from rexis.errors import KeyFileError, PrivacyError, UnsupportedLayerError
 from rexis.models.builders import build
 from rexis.models.mlp import MAX_DEPTH, MLPConfig
@@ -181,17 +182,64 @@ def test_key_file(tmp_path: Path) -> None:
 
 
 def test_the_largest_key_file_stays_under_a_kilobyte(tmp_path: Path) -> None:
-    spec = ModelSpec(MLPConfig(65536, (1234,) * (MAX_DEPTH - 1), 65536))
-    ee.keygen(spec, knowledge="private", suite="permutation").save(tmp_path / "key", "p")
+    spec = ModelSpec(MLPConfig(65536, (1234,) * (MAX_DEPTH - 1), 65536, "leaky_relu", "layer", residual=True))
+    key = ee.keygen(spec, knowledge="members", suite="permutation", mode="train", records=1 << 48)
+    replace(key, epoch=(1 << 32) - 1).save(tmp_path / "key", "p")
     assert (tmp_path / "key").stat().st_size < key_files.MAX_FILE_SIZE
 
 
-@pytest.mark.parametrize("change", [{"mode": "guess"}, {"seed": "0x00"}, {"version": 3}, {"extra": 1}, {"spec": None}, {"epoch": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"mode": "guess"}, {"seed": "0x00"}, {"version": 3}, {"version": True}, {"version": "2"}, {"extra": 1}, {"spec": None}),
+        *({"epoch": True}, {"labels": "split"}, {"records": 0}, {"records": True}, {"records": "5"}),
+        *({"condition": 1.0}, {"condition": "1"}, {"condition": "nan"}, {"condition": "11.0"}, {"condition": None}, {"condition": [1]}),
+    ],
+)
 def test_a_sealed_document_that_is_no_key_is_refused(change: dict[str, object]) -> None:
     document = ee.keygen(SPEC, knowledge="private")._document()
     assert ee.Key._parse(document)._document() == document
     with pytest.raises(KeyFileError):
         ee.Key._parse(document | change)
+    for name in document:
+        with pytest.raises(KeyFileError, match="expected a key of version"):
+            ee.Key._parse({other: value for other, value in document.items() if other != name})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": "0x" + "01" * 32}, "check"),
+        ({"epoch": 1}, "check"),
+        ({"spec": ODD.document()}, "architecture"),
+        ({"check": "0x" + "00" * 16}, "check"),
+        ({"architecture": "0x" + "00" * 32}, "architecture"),
+        ({"vocabulary": True}, "vocabulary"),
+    ],
+)
+def test_a_wrong_seed_or_another_architecture_fails_loudly(change: dict[str, object], named: str) -> None:
+    document = ee.keygen(SPEC, knowledge="private", seed=SEED)._document()
+    with pytest.raises(KeyFileError, match=named) as refused:
+        ee.Key._parse(document | change)
+    assert "01" * 32 not in str(refused.value)
+
+
+def test_a_file_of_version_1_is_read_and_gives_the_key_it_gave_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"version": 1, "seed": to_hex(SEED), "spec": SPEC.document(), "mode": "infer", "suite": "dense", "knowledge": "members"}
+    key_files.write(tmp_path / "key", document | {"epoch": 0}, "p")
+    key = ee.Key.load(tmp_path / "key", "p")
+    assert (key.version, key.knowledge, key.records, key.labels) == (1, "members", None, "permuted")
+    assert key._document() == document | {"epoch": 0}
+    with pytest.raises(ValueError, match="version 1"):
+        replace(key, records=5)
+    newer = ee.keygen(SPEC, knowledge="members", seed=SEED)
+    for name, site in key.site_keys.items():
+        identity = torch.eye(len(site.shift), dtype=torch.float64)
+        assert torch.equal(site.encrypt(identity), newer.site_keys[name].encrypt(identity))
+    # Where keys of version 2 are structured, those of version 1 are Haar matrices.
+    monkeypatch.setattr(site_keys, "FAST_FROM", 6)
+    groups = [type(replace(key, version=version).site_keys["layer0/in"].transform) for version in (1, 2)]
+    assert groups == [Orthogonal, FastOrthogonal]
 
 
 def test_an_empty_passphrase_is_refused(tmp_path: Path) -> None:

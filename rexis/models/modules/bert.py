@@ -61,8 +61,8 @@ def library_config(config: BertConfig) -> Any:
     )
 
 
-def read_config(settings: Any, *, affine: bool, classifier: bool, pooler: bool) -> BertConfig:
-    """The config of HuggingFace's config object.
+def read_config(settings: Any, *, outputs: int | None, pooler: bool, affine: bool) -> BertConfig:
+    """The config of HuggingFace's config object, with what that one leaves open.
 
     Raises:
         UnsupportedLayerError: a decoder, relative positions or an activation that has no equivariant transform.
@@ -83,7 +83,7 @@ def read_config(settings: Any, *, affine: bool, classifier: bool, pooler: bool) 
             intermediate=settings.intermediate_size,
             positions=settings.max_position_embeddings,
             types=settings.type_vocab_size,
-            outputs=settings.num_labels if classifier else None,
+            outputs=outputs,
             pooler=pooler,
             affine=affine,
             activation=activation,
@@ -100,24 +100,27 @@ def describe(model: nn.Module) -> BertConfig:
         UnsupportedLayerError: another class, or parts that are not the stock ones; the message names the part.
     """
     from transformers import BertForSequenceClassification, BertModel
+    from transformers.activations import ACT2FN
 
     if type(model) not in (BertModel, BertForSequenceClassification):
         raise UnsupportedLayerError(f"expected BertModel or BertForSequenceClassification, got {type(model).__name__}")
     encoder: Any = model if isinstance(model, BertModel) else model.bert
+    settings: Any = model.config
     norms = [norm for _, _, norm in _norms(model)]
     config = read_config(
-        model.config,
-        affine=any(norm.elementwise_affine for norm in norms),
-        classifier=encoder is not model,
+        settings,
+        outputs=None if encoder is model else settings.num_labels,
         pooler=encoder.pooler is not None,
+        affine=any(norm.elementwise_affine for norm in norms),
     )
     expected = {name: tuple(shape) for name, shape in config.shapes.items()}
     found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if found != expected:
         odd = sorted(found.items() ^ expected.items())[0][0]
         raise UnsupportedLayerError(f"{odd}: expected shape {expected.get(odd)} by the model's own config, got {found.get(odd)}")
+    stock = (*_STOCK, type(ACT2FN[config.activation]))
     for name, part in model.named_modules():
-        if _is_leaf(part) and type(part) not in _STOCK and not name.endswith("intermediate_act_fn"):
+        if _is_leaf(part) and type(part) not in stock:
             raise UnsupportedLayerError(f"{name}: expected a stock layer of BertModel, got {type(part).__name__}")
     if any(norm.eps != float(config.epsilon) for norm in norms):
         raise UnsupportedLayerError(f"expected layer norms with epsilon {config.epsilon} throughout")

@@ -42,7 +42,7 @@ def read_model(folder: Path) -> nn.Module:
     affine = any((tensor != float(name.endswith("weight"))).any() for name, tensor in norms.items())
     classifier = tensors.get("classifier.weight")
     config = bert.read_config(
-        settings, outputs=None if classifier is None else len(classifier), pooler="pooler.dense.weight" in tensors, affine=affine
+        settings, outputs=0 if classifier is None else len(classifier), pooler="pooler.dense.weight" in tensors, affine=affine
     )
     if not affine:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in norms}

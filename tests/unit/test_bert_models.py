@@ -16,7 +16,7 @@ from rexis.models import pretrained
 from rexis.models.bert import BertConfig
 from rexis.models.modules import bert
 
-TINY = BertConfig(vocabulary=40, hidden=16, layers=2, heads=4, intermediate=24, positions=12)
+TINY = BertConfig(vocabulary=40, positions=12, hidden=16, layers=2, heads=4, intermediate=24, outputs=0)
 
 
 def module(config: BertConfig, seed: int = 1, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -61,9 +61,9 @@ def test_module_config_and_shapes_agree(config: BertConfig) -> None:
         {"vocabulary": (1 << 20) + 1},
         {"hidden": 15},
         {"layers": True},
-        {"layers": 129},
+        {"layers": 257},
         {"heads": 4.0},
-        {"outputs": 0},
+        {"outputs": -1},
         {"outputs": 2, "pooler": False},
         {"pooler": 1},
         {"affine": None},

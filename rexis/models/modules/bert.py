@@ -8,7 +8,7 @@ parameters would move the frozen one as soon as somebody thaws it, and under a d
 still loads such weights, with gain 1 and bias 0 written beside them (`plain_norms`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,9 +25,7 @@ def build(config: BertConfig, dtype: torch.dtype) -> nn.Module:
     from transformers import BertForSequenceClassification, BertModel
 
     settings = library_config(config)
-    module: nn.Module = (
-        BertModel(settings, add_pooling_layer=config.pooler) if config.outputs is None else BertForSequenceClassification(settings)
-    )
+    module: nn.Module = BertForSequenceClassification(settings) if config.outputs else BertModel(settings, add_pooling_layer=config.pooler)
     if not config.affine:
         for parent, name, norm in list(_norms(module)):
             setattr(parent, name, nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False))
@@ -39,11 +37,21 @@ def build(config: BertConfig, dtype: torch.dtype) -> nn.Module:
     return module.to(dtype)
 
 
+def assemble(config: BertConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """The module that holds these very tensors."""
+    with torch.device("meta"):
+        model = build(config, torch.float32)
+    model.load_state_dict(dict(state), assign=True)
+    first = next(iter(state.values()))
+    model.config.dtype = first.dtype
+    return model.to(first.device)
+
+
 def library_config(config: BertConfig) -> Any:
     """HuggingFace's config object of a config: no dropout, no names, no special ids."""
     from transformers import BertConfig as LibraryConfig
 
-    settings: dict[str, Any] = {} if config.outputs is None else {"num_labels": config.outputs}
+    settings: dict[str, Any] = {"num_labels": config.outputs} if config.outputs else {}
     return LibraryConfig(
         vocab_size=config.vocabulary,
         hidden_size=config.hidden,
@@ -61,7 +69,7 @@ def library_config(config: BertConfig) -> Any:
     )
 
 
-def read_config(settings: Any, *, outputs: int | None, pooler: bool, affine: bool) -> BertConfig:
+def read_config(settings: Any, *, outputs: int, pooler: bool, affine: bool) -> BertConfig:
     """The config of HuggingFace's config object, with what that one leaves open.
 
     Raises:
@@ -109,7 +117,7 @@ def describe(model: nn.Module) -> BertConfig:
     norms = [norm for _, _, norm in _norms(model)]
     config = read_config(
         settings,
-        outputs=None if encoder is model else settings.num_labels,
+        outputs=0 if encoder is model else settings.num_labels,
         pooler=encoder.pooler is not None,
         affine=any(norm.elementwise_affine for norm in norms),
     )

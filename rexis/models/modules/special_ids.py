@@ -26,7 +26,7 @@ def name_ids(model: nn.Module, ids: Mapping[str, int | list[int]]) -> None:
     _table(model).padding_idx = padding if isinstance(padding, int) else None
 
 
-def name_ids(model: nn.Module, ids: Mapping[str, int | list[int]]) -> None:
+def name_ids(model: nn.Module, ids: Mapping[str, Any]) -> None:
     """Name special ids in a module's config; the padding id is also the row without a gradient."""
     for name, value in ids.items():
         setattr(model.config, name, value)

@@ -6,11 +6,11 @@ that of `placements`.
 
 from types import ModuleType
 
-from rexis.ee.families import llama, mlp
+from rexis.ee.families import bert, llama, mlp
 from rexis.errors import UnsupportedLayerError
 from rexis.models.spec import ModelSpec
 
-_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp, "llama": llama}
+_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp, "bert": bert, "llama": llama}
 
 
 def family(spec: ModelSpec) -> ModuleType:

@@ -26,6 +26,14 @@ def name_ids(model: nn.Module, ids: Mapping[str, int | list[int]]) -> None:
     _table(model).padding_idx = padding if isinstance(padding, int) else None
 
 
+def name_ids(model: nn.Module, ids: Mapping[str, Any]) -> None:
+    """Name special ids in a module's config; the padding id is also the row without a gradient."""
+    for name, value in ids.items():
+        setattr(model.config, name, value)
+    padding = ids.get("pad_token_id")
+    _table(model).padding_idx = padding if isinstance(padding, int) else None
+
+
 def carry(source: nn.Module, target: nn.Module, move: IdMap) -> None:
     """Give a module the special ids and the generation config of another, every id moved: id → `move(id)`."""
     _table(target).padding_idx = None if _table(source).padding_idx is None else move(_table(source).padding_idx)

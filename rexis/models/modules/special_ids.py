@@ -18,14 +18,6 @@ IdMap = Callable[[int], int]
 _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
 
 
-def name_ids(model: nn.Module, ids: Mapping[str, int | list[int]]) -> None:
-    """Name special ids in a module's config; the padding id is also the row without a gradient."""
-    for name, value in ids.items():
-        setattr(model.config, name, value)
-    padding = ids.get("pad_token_id")
-    _table(model).padding_idx = padding if isinstance(padding, int) else None
-
-
 def name_ids(model: nn.Module, ids: Mapping[str, Any]) -> None:
     """Name special ids in a module's config; the padding id is also the row without a gradient."""
     for name, value in ids.items():

@@ -1,5 +1,6 @@
 """Orthogonal matrices: Haar over all of them, over those that keep the mean, and a fast structured kind for large widths."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +14,7 @@ from rexis.ee.groups.transform import Group
 # Below, a Haar matrix takes seconds at most; above, its QR takes minutes and its memory hundreds of megabytes.
 FAST_FROM = 2048
 _ROUNDS = 3
+_RADIX = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +62,20 @@ class MeanPreserving(Orthogonal):
 
 @dataclass(frozen=True, eq=False)
 class FastOrthogonal(Group):
-    """A product of rounds of signs, a permutation and normalised Hadamard transforms of blocks, in O(d log d).
+    """A product of three rounds of signs, a permutation and normalised Hadamard transforms, in O(d log d) time and O(d) memory.
 
-    A round is x → B P S x: S flips signs, P permutes, B transforms blocks of the largest power of two that fits, at the start and at the
-    end of the vector, so that every coordinate is mixed. The key space is finite, at most (2^d d!)^3 elements against a continuum, and
-    its elements are far from Haar in their higher moments; what keeps a matrix secret here is the number of its products, no theorem.
+    A round is x → H P S x where d is a power of two. Else H transforms the first 2^k coordinates, 2^k the largest that fits, signs flip,
+    and H transforms the last 2^k: without the signs between them, two transforms that overlap nearly undo each other.
+
+    The key space is finite: at most (2^d d!)^3 elements, 2^142,000 at d = 4096, or (2^2d d!)^3 if d is no power of two, against the
+    d(d-1)/2 dimensions of all orthogonal matrices. That is more than the seed has, but so few that by counting two known pairs determine
+    the element, where a Haar matrix needs d. No way to find it from two is known to us, and d + 1 give away either kind. The entries have
+    the moments of a Haar matrix up to the fourth; higher ones are not claimed.
+
+    Source: rounds of signs and Hadamard transforms, Yu et al., Orthogonal Random Features (NeurIPS 2016), section 5.
 
     Attributes:
-        indices: int64 [rounds, d]; signs: f64 [rounds, d].
+        indices: int64 [rounds, d]; signs: f64 [rounds, blocks, d], blocks being 1 where d is a power of two and else 2.
         inverted: whether this is the inverse of the product.
     """
 
@@ -77,9 +85,10 @@ class FastOrthogonal(Group):
 
     @classmethod
     def draw(cls, seed: bytes, label: str, dimension: int, condition: float = 1.0) -> Self:
+        blocks = 1 if dimension.bit_count() == 1 else 2
         indices = np.stack([derivation.permutation(seed, f"{label}/{number}/indices", dimension) for number in range(_ROUNDS)])
-        signs = np.stack([derivation.signs(seed, f"{label}/{number}/signs", dimension) for number in range(_ROUNDS)])
-        return cls(torch.from_numpy(indices), torch.from_numpy(signs))
+        signs = np.stack([derivation.signs(seed, f"{label}/{number}/signs", blocks * dimension) for number in range(_ROUNDS)])
+        return cls(torch.from_numpy(indices), torch.from_numpy(signs.reshape(_ROUNDS, blocks, dimension)))
 
     @property
     def dimension(self) -> int:
@@ -87,36 +96,37 @@ class FastOrthogonal(Group):
 
     def apply(self, x: Tensor, axis: int = -1) -> Tensor:
         y = x.movedim(axis, -1)
-        rounds = list(zip(self.indices.to(x.device), self.signs.to(x), strict=True))
-        if self.inverted:
-            for indices, signs in reversed(rounds):
-                y = _blocks(y, inverted=True)[..., torch.argsort(indices)] * signs
-        else:
-            for indices, signs in rounds:
-                y = _blocks((y * signs)[..., indices], inverted=False)
+        size = 1 << (self.dimension.bit_length() - 1)
+        for order, signs in list(zip(self.indices.to(x.device), self.signs.to(x), strict=True))[:: -1 if self.inverted else 1]:
+            if self.inverted:
+                for flips in signs[1:]:
+                    y = _transformed(y, self.dimension - size, size) * flips
+                y = _transformed(y, 0, size)[..., torch.argsort(order)] * signs[0]
+            else:
+                y = _transformed((y * signs[0])[..., order], 0, size)
+                for flips in signs[1:]:
+                    y = _transformed(y * flips, self.dimension - size, size)
         return y.movedim(-1, axis)
 
     def inverse(self) -> "FastOrthogonal":
         return FastOrthogonal(self.indices, self.signs, not self.inverted)
 
 
-def _blocks(x: Tensor, *, inverted: bool) -> Tensor:
-    """Hadamard transforms of the first and then the last 2^k entries, k as large as fits; in the other order if inverted."""
-    dimension = x.shape[-1]
-    size = 1 << (dimension.bit_length() - 1)
-    starts = [0] if size == dimension else [0, dimension - size]
-    for start in reversed(starts) if inverted else starts:
-        x = torch.cat([x[..., :start], _hadamard(x[..., start : start + size]), x[..., start + size :]], dim=-1)
-    return x
+def _transformed(x: Tensor, start: int, size: int) -> Tensor:
+    if size == x.shape[-1]:
+        return _hadamard(x)
+    return torch.cat([x[..., :start], _hadamard(x[..., start : start + size]), x[..., start + size :]], dim=-1)
 
 
 def _hadamard(x: Tensor) -> Tensor:
-    """The normalised Walsh-Hadamard transform along the last axis, its own inverse."""
+    """The normalised Walsh-Hadamard transform along the last axis, its own inverse; in steps of six bits, each a product with 64 x 64."""
     size, shape = x.shape[-1], x.shape
-    width = 1
-    while width < size:
-        pairs = x.reshape(*shape[:-1], size // (2 * width), 2, width)
-        first, second = pairs[..., 0, :], pairs[..., 1, :]
-        x = torch.stack([first + second, first - second], dim=-2).reshape(shape)
-        width *= 2
-    return x / float(np.sqrt(size))
+    after = 1
+    while after < size:
+        width = min(_RADIX, size // after)
+        step = torch.ones(1, 1, dtype=x.dtype, device=x.device)
+        while len(step) < width:
+            step = torch.cat([torch.cat([step, step], dim=1), torch.cat([step, -step], dim=1)])
+        x = x.reshape(-1, width) @ step if after == 1 else step @ x.reshape(-1, width, after)
+        after *= width
+    return x.reshape(shape) / math.sqrt(size)

@@ -6,6 +6,7 @@ and special ids: no names, paths, labels or tokenizer, which stay with whoever o
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rexis.errors import MalformedMessageError, UnsupportedLayerError
+from rexis.models.builders import build
 from rexis.models.modules import bert
-from rexis.models.modules.special_ids import moved_ids, name_ids
+from rexis.models.modules.special_ids import carry, moved_ids, name_ids
+from rexis.models.spec import ModelSpec
 
 CONFIG, GENERATION, WEIGHTS, INDEX = "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_CONFIG_BYTES = 1 << 24
@@ -59,6 +62,16 @@ def read_model(folder: Path) -> nn.Module:
         model = bert.build(config, next(iter(dtypes)))
     model.load_state_dict(named, assign=True)
     name_ids(model, moved_ids(vars(settings), lambda token: token))
+    return model
+
+
+def with_classifier(encoder: nn.Module, outputs: int, *, seed: int) -> nn.Module:
+    """A classifier on a pre-trained encoder: a copy of its weights, and an output layer (and pooler, if it has none) drawn from `seed`."""
+    config = replace(bert.describe(encoder), outputs=outputs, pooler=True)
+    weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    model = build(ModelSpec(config), seed=seed, dtype=next(iter(weights.values())).dtype)
+    model.load_state_dict({f"{config.prefix}{name}": tensor for name, tensor in weights.items()}, strict=False)
+    carry(encoder, model, lambda token: token)
     return model
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from rexis import ee
 from rexis.agent.model_files import model_record, read_model, write_model
 from rexis.chain.deployments import Deployment
@@ -18,6 +20,8 @@ from rexis.client.trainer import Keyed, Model, TrainerClient
 from rexis.client.uploads import upload_file
 from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError
+from rexis.models import pretrained
+from rexis.models.modules.special_ids import moved_ids
 from rexis.models.spec import ModelSpec
 from rexis.protocol.report_summary import ReportSummary
 
@@ -50,6 +54,25 @@ def encrypt_model_file(plain: Path, keyed: Path, key: ee.Key) -> bytes:
 def decrypt_model_file(keyed: Path, plain: Path, key: ee.Key) -> bytes:
     """Write the plain copy of a keyed model file, and return its record (32 bytes)."""
     return write_model(plain, ee.decrypt_model(read_model(keyed, key.spec), key)).record
+
+
+def encrypt_model_folder(plain: Path, keyed: Path, key: ee.Key) -> None:
+    """Write the keyed copy of a HuggingFace folder: config, weights and moved special ids.
+
+    Tokenizer and vocabulary stay with the owner, who turns text into ids and keys the ids (`ee.encrypt_inputs`).
+
+    Raises:
+        MalformedMessageError, UnsupportedLayerError, KeyFileError: not a folder of the key's architecture.
+        FileExistsError: the keyed folder is there.
+    """
+    moved = moved_ids(pretrained.read_generation_ids(plain), lambda token: int(ee.encrypt_inputs(torch.tensor(token), key)))
+    pretrained.write_model(keyed, ee.encrypt_model(pretrained.read_model(plain), key), moved)
+
+
+def decrypt_model_folder(keyed: Path, plain: Path, key: ee.Key) -> None:
+    """Write the plain copy of a keyed HuggingFace folder, also after training; the owner lays the tokenizer beside it."""
+    moved = moved_ids(pretrained.read_generation_ids(keyed), lambda token: int(ee.decrypt_outputs(torch.tensor(token), key)))
+    pretrained.write_model(plain, ee.decrypt_model(pretrained.read_model(keyed), key), moved)
 
 
 def publish_model(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rexis.agent.table import read_table
 from rexis.errors import MalformedMessageError
+from rexis.models import pretrained
 from rexis.models.builders import build, describe
 from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import FileRecord, digest_file, read_file, write_file
@@ -39,11 +40,14 @@ def outputs_file_spec(spec: ModelSpec) -> FileSpec:
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """Read a model specification: JSON, or YAML.
+    """Read a model specification: JSON, YAML, or that of a HuggingFace folder.
 
     Raises:
-        MalformedMessageError: too large, neither, or not a specification.
+        MalformedMessageError: too large, none of them, or not a specification.
+        UnsupportedLayerError: a folder with another model than those of the families.
     """
+    if path.is_dir():
+        return describe(pretrained.read_model(path))
     with path.open("rb") as file:
         content = file.read(MAX_SPEC_BYTES + 1)
     if len(content) > MAX_SPEC_BYTES:

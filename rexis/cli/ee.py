@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rexis import ee
-from rexis.agent.keyed_models import decrypt_model_file, encrypt_model_file
+from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
 from rexis.agent.model_files import read_outputs, read_rows, read_spec, write_outputs, write_rows
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
@@ -32,7 +32,12 @@ def show(path: Path, *, as_json: bool) -> None:
 def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | None, as_json: bool) -> None:
     """Write the keyed copy of a model or of rows."""
     source = _one(model=model, inputs=inputs)
+    _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
+    if source.is_dir():
+        encrypt_model_folder(source, output, key)
+        _print_written(key, output, as_json, tensors=len(key.spec.shapes))
+        return
     if model is not None:
         record = encrypt_model_file(source, output, key)
     else:
@@ -44,7 +49,12 @@ def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | 
 def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path | None, as_json: bool) -> None:
     """Write the plain copy of a keyed model or of keyed answers."""
     source = _one(model=model, outputs=outputs)
+    _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
+    if source.is_dir():
+        decrypt_model_folder(source, output, key)
+        _print_written(key, output, as_json, tensors=len(key.spec.shapes))
+        return
     if model is not None:
         _print_written(key, output, as_json, record=to_hex(decrypt_model_file(source, output, key)))
         return
@@ -65,6 +75,11 @@ def _one(**given: Path | None) -> Path:
     if len(chosen) != 1:
         raise ConfigurationError(f"give one of {', '.join(f'--{name}' for name in given)}")
     return chosen[0]
+
+
+def _check_output(source: Path, output: Path) -> None:
+    if output.is_dir() or (source.is_dir() and output.exists()):
+        raise ConfigurationError(f"{output} exists; give a file, or a new folder for a folder")
 
 
 def _print_key(key: ee.Key, path: Path, as_json: bool) -> None:

@@ -92,7 +92,7 @@ _IDS = _rule(Permutation, reason="ids have no arithmetic")
 _AFFINE = _rule(
     Permutation,
     reason="γ acts on coordinates, so that the stock kernel is exact under permutations only; a dense key would need the matrix "
-    "Q diag(γ) Q^T beside the weights, whose eigenvectors are the key (tests/attacks/test_layer_norm_eigenvectors.py)",
+    "Q diag(γ) Q^T beside the weights, whose eigenvectors are the key (tests/attacks/test_norm_eigenvectors.py)",
     dense=False,
 )
 _PLAIN = _rule(Permutation, MeanPreserving, reason="LayerNorm subtracts the mean, so that T 1 = 1 is needed")

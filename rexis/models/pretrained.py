@@ -6,7 +6,9 @@ and special ids: no names, paths, labels or tokenizer, which stay with whoever o
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rexis.errors import MalformedMessageError, UnsupportedLayerError
+from rexis.models.builders import build
 from rexis.models.modules import bert
-from rexis.models.modules.special_ids import moved_ids, name_ids
+from rexis.models.modules.special_ids import carry, moved_ids, name_ids
+from rexis.models.spec import ModelSpec
 
 CONFIG, GENERATION, WEIGHTS, INDEX = "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_CONFIG_BYTES = 1 << 24
@@ -61,32 +65,50 @@ def read_model(folder: Path) -> nn.Module:
     return model
 
 
-def read_generation_ids(folder: Path) -> dict[str, int | list[int]]:
+def with_classifier(encoder: nn.Module, outputs: int, *, seed: int) -> nn.Module:
+    """A classifier on a pre-trained encoder: a copy of its weights, and an output layer (and pooler, if it has none) drawn from `seed`."""
+    config = replace(bert.describe(encoder), outputs=outputs, pooler=True)
+    weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    model = build(ModelSpec(config), seed=seed, dtype=next(iter(weights.values())).dtype)
+    model.load_state_dict({f"{config.prefix}{name}": tensor for name, tensor in weights.items()}, strict=False)
+    carry(encoder, model, lambda token: token)
+    return model
+
+
+def read_generation_ids(folder: Path) -> dict[str, Any]:
     """The special ids in a folder's generation config; none if it has no such file."""
     path = folder / GENERATION
     return moved_ids(_document(path), lambda token: token) if path.exists() else {}
 
 
-def write_model(folder: Path, model: nn.Module, generation_ids: Mapping[str, int | list[int]]) -> None:
-    """Write a new folder that the stock class loads.
+def write_model(folder: Path, model: nn.Module, generation_ids: Mapping[str, Any]) -> None:
+    """Write a new folder that the stock class loads, whole or not at all.
+
+    Args:
+        generation_ids: special ids of a generation config; an empty mapping writes none.
 
     Raises:
         FileExistsError: the folder is there.
         UnsupportedLayerError: another model than `read_model` gives.
     """
     config = bert.describe(model)
-    folder.mkdir(mode=0o700)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a model is never overwritten")
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     dtype = next(iter(weights.values())).dtype
     weights |= {name: tensor.to(dtype) for name, tensor in bert.plain_norms(config).items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     settings = bert.library_config(config)
     settings.architectures, settings.dtype = [type(model).__name__], dtype
     for name, value in moved_ids(vars(model.config), lambda token: token).items():
         setattr(settings, name, value)
-    (folder / CONFIG).write_text(settings.to_json_string(), encoding="utf-8")
-    if generation_ids:
-        (folder / GENERATION).write_text(json.dumps(dict(generation_ids), indent=2) + "\n", encoding="utf-8")
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
+        files = Path(unfinished) / folder.name
+        files.mkdir(mode=0o700)
+        save_file(weights, files / WEIGHTS, metadata={"format": "pt"})
+        (files / CONFIG).write_text(settings.to_json_string(), encoding="utf-8")
+        if generation_ids:
+            (files / GENERATION).write_text(json.dumps(dict(generation_ids), indent=2) + "\n", encoding="utf-8")
+        files.rename(folder)
 
 
 def _settings(folder: Path) -> Any:

@@ -1,6 +1,8 @@
 """The laws of Equivariant Encryption for BERT, over random architectures, weights, keys and batches, in HuggingFace's stock classes."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,8 +110,10 @@ def test_every_weight_is_moved() -> None:
 
 
 def test_dense_keys_under_gain_and_bias_are_refused_with_the_attack_that_shows_why() -> None:
-    with pytest.raises(UnsupportedLayerError, match=r"residual.*eigenvectors are the key.*test_layer_norm_eigenvectors.*use permutation"):
+    with pytest.raises(UnsupportedLayerError, match=r"residual.*eigenvectors are the key.*use permutation") as refusal:
         ee.keygen(ModelSpec(TINY), suite="dense", knowledge="private")
+    (named,) = re.findall(r"tests/attacks/\w+\.py", str(refusal.value))
+    assert (Path(__file__).parents[2] / named).is_file()
     assert ee.keygen(ModelSpec(TINY), suite="permutation", knowledge="private").monomial
 
 

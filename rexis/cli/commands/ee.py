@@ -15,11 +15,12 @@ app = typer.Typer(
 
 KeyFile = Annotated[Path, typer.Option("--key", help="Key file; opens with your passphrase.", exists=True, dir_okay=False)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.", dir_okay=False, show_default=False)]
+FileOrFolder = Annotated[Path, typer.Option("--output", "-o", help="File to write, or new folder for a folder.", show_default=False)]
 
 
 @app.command("keygen")
 def ee_keygen(
-    model_spec: Annotated[Path, typer.Argument(help="Model specification, JSON or YAML.", exists=True, dir_okay=False)],
+    model_spec: Annotated[Path, typer.Argument(help="Model specification, JSON or YAML, or a HuggingFace folder.", exists=True)],
     knowledge: Annotated[
         str, typer.Option(help="Who holds the plain weights: private (you only), members (of a federation) or public.", show_default=False)
     ],
@@ -53,9 +54,9 @@ def ee_show(key: KeyFile, as_json: AsJson = False) -> None:
 @app.command("encrypt")
 def ee_encrypt(
     key: KeyFile,
-    output: Output,
+    output: FileOrFolder,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Plain model (.safetensors).", exists=True, dir_okay=False, show_default=False)
+        Path | None, typer.Option("--model", help="Plain model: .safetensors, or a HuggingFace folder.", exists=True, show_default=False)
     ] = None,
     inputs: Annotated[
         Path | None, typer.Option("--inputs", help="Plain rows, .csv or .safetensors.", exists=True, dir_okay=False, show_default=False)
@@ -71,9 +72,9 @@ def ee_encrypt(
 
 @app.command("encrypt-model")
 def ee_encrypt_model(
-    model: Annotated[Path, typer.Argument(help="Plain model (.safetensors).", exists=True, dir_okay=False)],
+    model: Annotated[Path, typer.Argument(help="Plain model: .safetensors, or a HuggingFace folder.", exists=True)],
     key: KeyFile,
-    output: Output,
+    output: FileOrFolder,
     as_json: AsJson = False,
 ) -> None:
     """Write the keyed copy of a model: the same as `encrypt --model`."""
@@ -86,9 +87,9 @@ def ee_encrypt_model(
 @app.command("decrypt")
 def ee_decrypt(
     key: KeyFile,
-    output: Output,
+    output: FileOrFolder,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Keyed model (.safetensors).", exists=True, dir_okay=False, show_default=False)
+        Path | None, typer.Option("--model", help="Keyed model: .safetensors, or a HuggingFace folder.", exists=True, show_default=False)
     ] = None,
     outputs: Annotated[
         Path | None, typer.Option("--outputs", help="Keyed answers (.safetensors).", exists=True, dir_okay=False, show_default=False)
@@ -104,7 +105,7 @@ def ee_decrypt(
 
 @app.command("check")
 def ee_check(
-    model: Annotated[Path, typer.Argument(help="Plain model (.safetensors).", exists=True, dir_okay=False)],
+    model: Annotated[Path, typer.Argument(help="Plain model: .safetensors, or a HuggingFace folder.", exists=True)],
     key: KeyFile,
     data: Annotated[
         Path, typer.Option(help="Your data: .csv, .safetensors or .npy (rows, embeddings or token ids).", exists=True, dir_okay=False)

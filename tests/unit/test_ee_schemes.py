@@ -13,7 +13,7 @@ from rexis import ee
 from rexis.dp.accountant import GaussianEvent, epsilon
 from rexis.ee.schemes import ClientEncoder, Keyed, Noise
 from rexis.ee.schemes.client_encoder import embeddings
-from rexis.ee.schemes.metric_privacy import MetricPrivacy, noise_curve
+from rexis.ee.schemes.metric_privacy import MetricPrivacy, noise_figures
 from rexis.ee.schemes.noise import add_noise
 from rexis.errors import KeyFileError
 from rexis.models.builders import build
@@ -100,7 +100,7 @@ def test_privacy_by_distance() -> None:
             MetricPrivacy(sigma)
 
 
-def test_the_curve_has_privacy_and_the_owners_score_side_by_side() -> None:
+def test_privacy_and_the_owners_score_stand_side_by_side() -> None:
     x = rows(200)
     truth = x @ torch.arange(1.0, 9.0, dtype=torch.float64)
 
@@ -108,7 +108,7 @@ def test_the_curve_has_privacy_and_the_owners_score_side_by_side() -> None:
         weights = torch.linalg.lstsq(train, truth.unsqueeze(1)).solution
         return 1 - ((x @ weights).squeeze() - truth).var().item() / truth.var().item()
 
-    curve = noise_curve(x, [0.1, 1.0, 4.0], score, seeded())
+    curve = [noise_figures(x, sigma, score, seeded()) for sigma in (0.1, 1.0, 4.0)]
     assert [figures.mu_per_unit for figures in curve] == [10.0, 1.0, 0.25]
     assert all(figures.score_plain == pytest.approx(1.0) for figures in curve)
     assert curve[0].score_noisy > 0.99 > curve[1].score_noisy > curve[2].score_noisy

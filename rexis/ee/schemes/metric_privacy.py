@@ -6,7 +6,7 @@ of it. Records of d standardised columns lie about √(2d) apart: μ = 1 for one
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,10 +76,8 @@ class NoiseFigures:
         return asdict(self)
 
 
-def noise_curve(
-    x: Tensor, sigmas: Sequence[float], score: Callable[[Tensor], float], generator: torch.Generator | None = None
-) -> tuple[NoiseFigures, ...]:
-    """Privacy and utility for each σ.
+def noise_figures(x: Tensor, sigma: float, score: Callable[[Tensor], float], generator: torch.Generator | None = None) -> NoiseFigures:
+    """Privacy and utility of one σ.
 
     Args:
         x: floats [n, d], the rows to be sent, standardised; n of at least 2.
@@ -89,13 +87,16 @@ def noise_curve(
     Raises:
         ValueError: fewer than two rows, or a σ that is not positive.
     """
+    privacy = MetricPrivacy(sigma)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"expected rows [n, d] with n of at least 2, got shape {list(x.shape)}")
     distance = torch.pdist(x[:_SAMPLE].double()).median().item()
-    plain = score(x)
-    figures = []
-    for sigma in sigmas:
-        privacy = MetricPrivacy(sigma)
-        noisy = score(add_noise(x, sigma, generator))
-        figures.append(NoiseFigures(sigma, privacy.mu(1.0), distance, privacy.mu(distance), privacy.advantage(distance), plain, noisy))
-    return tuple(figures)
+    return NoiseFigures(
+        sigma=sigma,
+        mu_per_unit=privacy.mu(1.0),
+        median_distance=distance,
+        mu_median=privacy.mu(distance),
+        advantage_median=privacy.advantage(distance),
+        score_plain=score(x),
+        score_noisy=score(add_noise(x, sigma, generator)),
+    )

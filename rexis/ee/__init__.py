@@ -8,6 +8,7 @@ visible, and whoever holds the plain weights or d + 1 known pairs recovers the k
     y = ee.decrypt_outputs(enc(ee.encrypt_inputs(x, key)), key)        # model(x), up to float error
 """
 
+import torch
 from torch import Tensor, nn
 
 from rexis.ee import modules
@@ -18,6 +19,7 @@ from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradi
 from rexis.ee.modules import Progress
 from rexis.ee.optimizers import optimizer
 from rexis.ee.records import RecordBudgetWarning, RecordCounter, effective_rank
+from rexis.ee.schemes import Ckks, Inputs
 from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
@@ -45,7 +47,8 @@ __all__ = [
 
 
 def encrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = None) -> nn.Module:
-    """The keyed copy of a model: stock class, same dtype; computed in f64 and rounded once.
+    """The keyed copy of a model: stock class, same dtype; computed in f64 and rounded once. Under scheme "ckks" a module that maps
+    ciphertexts to ciphertexts, with the weights plain.
 
     Args:
         progress: called with (tensors done, tensors in all).
@@ -56,6 +59,8 @@ def encrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = Non
     """
     model = without_batch_norm(model) if key.mode == "infer" else model
     _check_architecture(model, key)
+    if isinstance(key.scheme, Ckks):
+        return key.scheme.encrypt_model(model)
     return modules.encrypt(model, key.site_keys, progress)
 
 
@@ -64,7 +69,10 @@ def decrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = Non
 
     Raises:
         KeyFileError: the key is for another architecture.
+        ValueError: a key of scheme "ckks", under which weights are plain.
     """
+    if isinstance(key.scheme, Ckks):
+        raise ValueError("expected a keyed model; under scheme 'ckks' the weights are plain, and the model is the owner's own")
     _check_architecture(model, key)
     return modules.decrypt(model, key.site_keys, progress)
 
@@ -79,20 +87,35 @@ def canonical_model(model: nn.Module) -> nn.Module:
     return modules.canonical(without_batch_norm(model))
 
 
-def encrypt_inputs(x: Tensor, key: Key, *, counter: RecordCounter | None = None) -> Tensor:
-    """Key what goes into the model.
+def encrypt_inputs(
+    x: Inputs,
+    key: Key,
+    *,
+    counter: RecordCounter | None = None,
+    encoder: nn.Module | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Key what goes into the model, prepared as the key's scheme says.
 
     Args:
-        x: floats [..., d], feature rows or embeddings looked up by the owner; or token ids of any shape.
+        x: floats [..., d], feature rows or embeddings looked up by the owner; or token ids of any shape; or what the encoder takes, named
+            tensors too.
         counter: needed by a key with a budget of records, which are the rows of `x`, or its ids: `key.counter(path)`.
+        encoder: of scheme "client_encoder", the module that the key was made with.
+        generator: of noise; None (the right choice outside of tests) draws from the operating system.
 
     Returns:
-        T x + δ, or the permuted ids, of the same shape, dtype and device: no expansion.
+        T x + δ, or the permuted ids, of the same shape, dtype and device: no expansion. Under scheme "ckks" ciphertexts, uint8 [n, bytes].
 
     Raises:
-        ValueError: another width, ids out of range, inputs that the model does not take, or no counter where the key has a budget.
+        KeyFileError: another encoder.
+        ValueError: another width, ids out of range, inputs that the model or the scheme does not take, or no counter where the key has a
+            budget.
         PrivacyBudgetExceededError: more records than are left of the budget.
     """
+    x = key.scheme.prepare(x, encoder=encoder, generator=generator)
+    if isinstance(key.scheme, Ckks):
+        return key.scheme.encrypt_rows(x)
     ends = family(key.spec).ends(key.spec.config)
     if not x.is_floating_point() and ends.ids is not None:
         keyed, records = key.site_keys[ends.ids].encrypt_ids(x), x.numel()
@@ -112,11 +135,14 @@ def decrypt_outputs(y: Tensor, key: Key) -> Tensor:
     """The model's outputs from the keyed model's.
 
     Args:
-        y: floats [..., outputs]; or token ids that a keyed language model generated.
+        y: floats [..., outputs]; or token ids that a keyed language model generated; or ciphertexts under scheme "ckks", which become f64.
 
     Raises:
+        KeyFileError: ciphertexts under another secret key.
         ValueError: another width, or no floats from a model that returns no ids.
     """
+    if isinstance(key.scheme, Ckks):
+        return key.scheme.decrypt_rows(y)
     ends = family(key.spec).ends(key.spec.config)
     if not y.is_floating_point() and ends.ids is not None:
         return key.site_keys[ends.ids].decrypt_ids(y)

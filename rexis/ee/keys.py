@@ -11,7 +11,7 @@ written again as they were.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from torch import nn
 from rexis.ee import derivation, key_files
 from rexis.ee.families import canonical_spec, family
 from rexis.ee.records import SUFFIX, RecordCounter
+from rexis.ee.schemes import Ckks, Keyed, Scheme, SchemeName, choose
+from rexis.ee.schemes import parse as parse_scheme
 from rexis.ee.site_keys import SiteKey, draw_all
 from rexis.ee.sites import Mode, Site, SiteKind, Suite
 from rexis.encoding import from_hex, to_hex
@@ -63,6 +65,7 @@ class Key:
         labels: in mode "train", whether the provider computes the loss over permuted classes, or the owner returns its gradient.
         records: rows (or token ids) that may be keyed under it in all; None for no budget.
         version: of the derivation and the file.
+        scheme: what is done to the owner's inputs before they are keyed (`rexis.ee.schemes`).
     """
 
     seed: bytes = field(repr=False)
@@ -75,6 +78,7 @@ class Key:
     labels: Labels = "permuted"
     records: int | None = None
     version: Literal[1, 2] = VERSION
+    scheme: Scheme = field(default_factory=Keyed)
 
     def __post_init__(self) -> None:
         if len(self.seed) != derivation.SEED_SIZE:
@@ -92,8 +96,10 @@ class Key:
             raise ValueError("labels='split' is a way of training, got mode 'infer'")
         if self.records is not None and (type(self.records) is not int or not 0 < self.records <= MAX_RECORDS):
             raise ValueError(f"records: expected a budget of 1 to {MAX_RECORDS}, or none, got {self.records!r:.40}")
-        if self.version == 1 and (self.condition, self.labels, self.records) != (1.0, "permuted", None):
-            raise ValueError("a key of version 1 has no condition, labels and records")
+        if self.version == 1 and (self.condition, self.labels, self.records, self.scheme) != (1.0, "permuted", None, Keyed()):
+            raise ValueError("a key of version 1 has no condition, labels, records and scheme")
+        if isinstance(self.scheme, Ckks) and (self.mode != "infer" or self.records is not None):
+            raise ValueError(f"scheme='ckks' is for inference and has no budget of records, got mode {self.mode!r}, records {self.records}")
 
     @property
     def id(self) -> str:
@@ -102,8 +108,9 @@ class Key:
 
     @property
     def protection(self) -> str:
-        """What may be said of a job under this key: "keyed transformation", or "obfuscation only" if others hold the plain weights."""
-        return protection(self.knowledge)
+        """What may be said of a job under this key: "keyed transformation", or "obfuscation only" if others hold the plain weights; and
+        "homomorphic encryption" under CKKS, where the weights do not matter."""
+        return "homomorphic encryption" if isinstance(self.scheme, Ckks) else protection(self.knowledge)
 
     @cached_property
     def site_keys(self) -> Mapping[str, SiteKey]:
@@ -135,7 +142,10 @@ class Key:
 
         Raises:
             FileExistsError: a key and a count are never overwritten.
+            ValueError: a key of scheme "ckks", whose secret key lasts as long as the process.
         """
+        if isinstance(self.scheme, Ckks):
+            raise ValueError("a key of scheme 'ckks' is not saved: TenSEAL's secret key follows from no seed and fits in no key file")
         if Path(path).exists():
             raise FileExistsError(f"{path} exists; a key is never overwritten")
         if self.records is not None:
@@ -176,6 +186,8 @@ class Key:
             raise KeyFileError(f"expected a key of version {' or '.join(map(str, _FIELDS))}, got {version!r:.40}")
         names = {"version", *(name for number in range(1, version + 1) for name in _FIELDS[number])}
         names |= {*_DERIVED} if version > 1 else set()
+        # Scheme "keyed" is not written.
+        names |= {"scheme"} & set(document) if version > 1 else set()
         if set(document) != names:
             raise KeyFileError(f"expected a key of version {version} with {', '.join(sorted(names))}, got {', '.join(sorted(document))}")
         try:
@@ -183,6 +195,8 @@ class Key:
             chosen |= {"seed": from_hex(document["seed"], derivation.SEED_SIZE), "spec": ModelSpec.parse(document["spec"])}
             if version > 1:
                 chosen["condition"] = float(document["condition"])
+            if "scheme" in chosen:
+                chosen["scheme"] = parse_scheme(chosen["scheme"])
             key = cls(**chosen)
         except (EncodingError, MalformedMessageError, TypeError, ValueError) as error:
             raise KeyFileError(f"the key file holds no valid key: {error}") from error
@@ -192,6 +206,7 @@ class Key:
         return key
 
     def _document(self) -> dict[str, Any]:
+        scheme = {} if isinstance(self.scheme, Keyed) else {"scheme": self.scheme.document()}
         document: dict[str, Any] = {
             "version": self.version,
             "seed": to_hex(self.seed),
@@ -210,6 +225,7 @@ class Key:
             "check": to_hex(derivation.subkey(self.seed, f"job/{self.epoch}/check")[:16]),
             "architecture": to_hex(self.spec.digest()),
             "vocabulary": family(self.spec).ends(self.spec.config).ids is not None,
+            **scheme,
         }
 
     def _as_trained(self, site: Site) -> Site:
@@ -227,11 +243,15 @@ def keygen(
     condition: float = 1.0,
     labels: Labels = "permuted",
     records: int | None = None,
+    scheme: SchemeName = "keyed",
+    sigma: float | None = None,
+    encoder: nn.Module | None = None,
+    polynomial: Sequence[float] | None = None,
 ) -> Key:
     """Make a key for a model.
 
     Args:
-        model: a torch module of a supported family, or its spec.
+        model: a torch module of a supported family, or its spec; the head on the embeddings with an encoder before it.
         knowledge: who holds the plaintext model: only its owner ("private"), the members of a federation and its aggregator ("members"),
             or anyone ("public"). There is no default, because the protection hangs on it.
         accept_known_base_risk: needed with "public": whoever has the base weights recovers the key from the keyed ones in seconds.
@@ -241,12 +261,18 @@ def keygen(
         labels: "split" if the owner computes the loss in training.
         records: how many rows (or token ids) may be keyed in all; None for no budget. Fewer than the effective rank of the owner's data
             (`rexis.ee.effective_rank`) leave known pairs too few to read the others.
+        scheme: what is done to inputs before they are keyed (`rexis.ee.schemes`); "ckks" encrypts them instead.
+        sigma: of schemes "noise" and "client_encoder", the standard deviation of the noise on rows or embeddings.
+        encoder: of scheme "client_encoder", the public module that runs at the owner.
+        polynomial: of scheme "ckks", coefficients from the constant up in the place of the activation; None fits them.
 
     Raises:
+        ConfigurationError: scheme "ckks" without TenSEAL.
         PrivacyError: a public model without `accept_known_base_risk`.
-        UnsupportedLayerError: the model has no equivariant transform.
+        UnsupportedLayerError: the model has no equivariant transform, or scheme "ckks" does not carry it.
+        ValueError: scheme "masked", which is not built yet; an unknown scheme, or a parameter of another one.
     """
-    if knowledge == "public" and not accept_known_base_risk:
+    if knowledge == "public" and not accept_known_base_risk and scheme != "ckks":
         raise PrivacyError(
             "knowledge='public': the key is recovered from public weights in seconds, so this is no protection; "
             "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
@@ -255,6 +281,7 @@ def keygen(
         model = describe(without_batch_norm(model) if mode == "infer" else model)
     spec = canonical_spec(model)
     seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed
-    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels, records=records)
+    chosen = choose(scheme, spec, sigma=sigma, encoder=encoder, polynomial=polynomial)
+    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels, records=records, scheme=chosen)
     key.check_suite()
     return key

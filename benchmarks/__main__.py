@@ -2,14 +2,16 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from benchmarks.machine import commit, describe_machine
 
 SUBJECTS = {
     "ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model",
+    "training": "training on ciphertext beside training on plaintext: weights, logits, throughput; accuracy on the ICD-10 chapter task",
     "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
 }
 
@@ -22,13 +24,34 @@ def main() -> None:
     parser.add_argument("subject", choices=SUBJECTS, metavar="NAME", help="one of the subjects below")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; ends within 150 s on two cores")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of ee or training")
     arguments = parser.parse_args()
-    figures: dict[str, Any] = import_module(f"benchmarks.{arguments.subject}").run(quick=arguments.quick)
+    figures = _figures(import_module(f"benchmarks.{arguments.subject}"), arguments.only, quick=arguments.quick)
     if arguments.json:
         context = {"subject": arguments.subject, "quick": arguments.quick, "commit": commit(), "machine": describe_machine()}
         print(json.dumps(context | figures, indent=2))
         return
     print("\n".join(table(figures)))
+
+
+def _figures(subject: ModuleType, only: Sequence[str] | None, *, quick: bool) -> dict[str, Any]:
+    parts: Mapping[str, Any] = getattr(subject, "PARTS", {})
+    unknown = sorted(set(only or ()) - set(parts))
+    if unknown:
+        raise SystemExit(f"expected parts among {', '.join(parts) or 'none'}, got {', '.join(unknown)}")
+    if not parts:
+        figures: dict[str, Any] = subject.run(quick=quick)
+        return figures
+    figures, left_out = {}, {}
+    for name in only or parts:
+        try:
+            found = parts[name](quick=quick)
+        except ModuleNotFoundError as missing:
+            left_out[name] = str(missing)
+            continue
+        # A part is one entry, or brings several that are named after it.
+        figures |= found if all(isinstance(value, Mapping) for value in found.values()) else {name: found}
+    return {**figures, **({"left_out": left_out} if left_out else {})}
 
 
 def table(figures: Mapping[str, Any]) -> list[str]:
@@ -43,7 +66,9 @@ def table(figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _number(value: float) -> str:
+def _number(value: object) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 

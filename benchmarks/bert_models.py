@@ -47,22 +47,33 @@ MINILM_PAIRS: tuple[tuple[Suite, str], ...] = (("permutation", "sgd"), ("permuta
 BERT_PAIRS: tuple[tuple[Suite, str], ...] = (("dense", "sgd"), ("dense", "adam-per-tensor"), ("dense", "muon"))
 
 
-def run(*, quick: bool) -> dict[str, dict[str, float]]:
-    """`minilm_permutation` and `bert_dense_nonaffine`."""
-    return {
-        "minilm_permutation": measure(load(), "permutation", quick=quick),
-        "bert_dense_nonaffine": measure(build(ModelSpec(WITHOUT_GAINS), seed=0).eval(), "dense", quick=quick),
-    }
+def run_minilm(*, quick: bool) -> dict[str, float]:
+    """Figures of `minilm_permutation`."""
+    return measure(load(), "permutation", quick=quick)
 
 
-def run_training(*, quick: bool) -> dict[str, dict[str, float]]:
-    """`minilm_permutation_<optimizer>`, `bert_dense_<optimizer>`, and the accuracies of `icd10`."""
-    steps = 10 if quick else STEPS
-    return (
-        compare_family("minilm", lambda suite: trial(chapter_classifier(), suite, steps), MINILM_PAIRS, RECIPES)
-        | compare_family("bert", lambda suite: trial(small_without_gains(), suite, steps), BERT_PAIRS, RECIPES)
-        | {"icd10": chapters(steps=30 if quick else 400, tested=300 if quick else None)}
-    )
+def run_nonaffine(*, quick: bool) -> dict[str, float]:
+    """Figures of `bert_dense_nonaffine`."""
+    return measure(build(ModelSpec(WITHOUT_GAINS), seed=0).eval(), "dense", quick=quick)
+
+
+def train_minilm(*, quick: bool) -> dict[str, dict[str, float]]:
+    """`minilm_permutation_<optimizer>`."""
+    return compare_family("minilm", lambda suite: trial(chapter_classifier(), suite, _steps(quick=quick)), MINILM_PAIRS, RECIPES)
+
+
+def train_nonaffine(*, quick: bool) -> dict[str, dict[str, float]]:
+    """`bert_dense_<optimizer>`."""
+    return compare_family("bert", lambda suite: trial(small_without_gains(), suite, _steps(quick=quick)), BERT_PAIRS, RECIPES)
+
+
+def run_chapters(*, quick: bool) -> dict[str, float]:
+    """Accuracies of `icd10`."""
+    return chapters(steps=30 if quick else 400, tested=300 if quick else None)
+
+
+def _steps(*, quick: bool) -> int:
+    return 10 if quick else STEPS
 
 
 def folder() -> Path:

@@ -7,12 +7,12 @@ that noise can be subtracted.
 
 import copy
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.pairs import interleaved, median_ratio, seconds
 from rexis import ee
 from rexis.models.builders import build
 from rexis.models.mlp import MLPConfig
@@ -38,12 +38,12 @@ def _measure(spec: ModelSpec, *, quick: bool) -> dict[str, float]:
     key = ee.keygen(model, knowledge="private", seed=bytes(32))
     encrypted, keyed = ee.encrypt_model(model, key), ee.encrypt_inputs(rows, key)
     runs = [_forward(model, rows), _forward(copy.deepcopy(model), rows.clone()), _forward(encrypted, keyed)]
-    plain, copied, masked = _interleaved(runs, pairs=101 if quick else 1001)
+    plain, copied, masked = interleaved(runs, pairs=101 if quick else 1001)
     return {
         "relative_error": max(error for error, _ in errors),
         "plain_fp32_error": max(error for _, error in errors),
-        "runtime_ratio": statistics.median(b / a for a, b in zip(plain, masked, strict=True)),
-        "plain_plain_ratio": statistics.median(b / a for a, b in zip(plain, copied, strict=True)),
+        "runtime_ratio": median_ratio(plain, masked),
+        "plain_plain_ratio": median_ratio(plain, copied),
         "expansion": keyed.nbytes / rows.nbytes,
         "keygen_s": _median_seconds(lambda: ee.keygen(model, knowledge="private").site_keys),
         "encrypt_model_s": _median_seconds(lambda: ee.encrypt_model(model, key)),
@@ -69,26 +69,5 @@ def _forward(model: nn.Module, rows: Tensor) -> Callable[[], object]:
     return lambda: model(rows)
 
 
-def _interleaved(runs: Sequence[Callable[[], object]], *, pairs: int) -> list[list[float]]:
-    """Seconds of each run in each of `pairs` rounds; who goes first rotates."""
-    for run_once in runs:
-        _seconds(run_once)
-    # Rounds of about a millisecond: far above the clock's resolution, far below the scheduler's slice.
-    calls = max(1, round(1e-3 / min(_seconds(run_once) for run_once in runs)))
-    seconds: list[list[float]] = [[] for _ in runs]
-    for pair in range(pairs):
-        for turn in range(len(runs)):
-            which = (pair + turn) % len(runs)
-            seconds[which].append(_seconds(runs[which], calls))
-    return seconds
-
-
-def _seconds(run_once: Callable[[], object], calls: int = 1) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        run_once()
-    return time.perf_counter() - start
-
-
 def _median_seconds(run_once: Callable[[], object]) -> float:
-    return statistics.median(_seconds(run_once) for _ in range(3))
+    return statistics.median(seconds(run_once) for _ in range(3))

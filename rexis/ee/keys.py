@@ -6,7 +6,7 @@ The document in the file has every field of the key; what it derives and writes 
     architecture  digest of the spec: config and shapes of the keyed model
     vocabulary    whether token ids are permuted, special ones included
 
-Version 1 had neither these nor condition, labels and records, and drew Haar matrices at every width; such files are still read, and
+Version 1 had neither these nor condition, labels, records and scheme, and drew Haar matrices at every width; such files are still read, and
 written again as they were.
 """
 

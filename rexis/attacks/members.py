@@ -83,7 +83,7 @@ def recover_sites(
     columns = units.place(weight.T).T
     matrix = _least_squares(columns.T, weight_seen.T).T
     residuals.append(_distance(weight_seen, matrix @ columns))
-    return RecoveredSites(inputs, tuple(hidden), RecoveredKey(matrix, bias_seen - matrix @ bias), max(residuals))
+    return RecoveredSites(inputs, tuple(hidden), RecoveredKey.of(matrix, bias_seen - matrix @ bias), max(residuals))
 
 
 def _arrays(layers: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[tuple[Array, Array]]:
@@ -112,7 +112,7 @@ def _invariant(weight: Array) -> Array:
 def _input_key(units: HiddenUnits, plain: tuple[Array, Array], keyed: tuple[Array, Array]) -> tuple[RecoveredKey, list[float]]:
     rows = units.place(plain[0])
     matrix = _least_squares(keyed[0], rows)
-    return RecoveredKey(matrix, _input_shift(units, plain, keyed)), [_distance(rows, keyed[0] @ matrix)]
+    return RecoveredKey.of(matrix, _input_shift(units, plain, keyed)), [_distance(rows, keyed[0] @ matrix)]
 
 
 def _input_shift(units: HiddenUnits, plain: tuple[Array, Array], keyed: tuple[Array, Array]) -> Array:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rexis import ee
-from rexis.attacks.known_pairs import explained_variance
 from rexis.attacks.members import RecoveredSites, recover_sites
+from rexis.attacks.readings import explained_variance
 from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
 

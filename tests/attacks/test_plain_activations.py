@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from rexis import ee
-from rexis.attacks.known_pairs import explained_variance
 from rexis.attacks.plain_activations import read_rows
+from rexis.attacks.readings import explained_variance
 from rexis.models.builders import build
 from rexis.models.mlp import MLPConfig
 from rexis.models.spec import ModelSpec

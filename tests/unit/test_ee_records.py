@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_breast_cancer
 
 from rexis import ee
-from rexis.attacks.known_pairs import explained_variance, recover_key
+from rexis.attacks.known_pairs import recover_key
+from rexis.attacks.readings import explained_variance
 from rexis.errors import KeyFileError, PrivacyBudgetExceededError
 from rexis.models.mlp import LogisticConfig
 from rexis.models.spec import ModelSpec

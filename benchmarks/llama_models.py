@@ -63,6 +63,11 @@ def tokens(tokenizer: Any, length: int) -> Tensor:
     return torch.tensor([ids[:length]])
 
 
+def run(*, quick: bool) -> dict[str, float]:
+    """Figures of `smollm2`."""
+    return measure(*load(), quick=quick)
+
+
 @torch.no_grad()
 def measure(model: nn.Module, tokenizer: Any, *, quick: bool) -> dict[str, float]:
     """Figures of the dense key for inference, by name."""

@@ -79,7 +79,8 @@ def linear(name: str, source: str, target: str, *, gain: str | None = None, bias
 
 def canonical_tensor(placement: Placement, read: Read) -> Tensor:
     """The tensor of the canonical plain model, f64: gains folded, output head of its own."""
-    plain = read(placement.source).double()
+    # A copy: `.double()` of an f64 tensor is the tensor, and the caller's model would share its memory with the result.
+    plain = read(placement.source).to(torch.float64, copy=True)
     if placement.fill is not None:
         return torch.full_like(plain, placement.fill)
     return plain if placement.gain is None else plain * read(placement.gain).double()
@@ -111,7 +112,7 @@ def decrypt_tensor(placement: Placement, read: Read, keys: Mapping[str, SiteKey]
     Args:
         read: gives a tensor of the keyed model.
     """
-    plain = read(placement.name).double()
+    plain = read(placement.name).to(torch.float64, copy=True)
     rule = placement.shift
     if rule is not None:
         if keys[rule.source].shift.any():

@@ -42,8 +42,8 @@ class LlamaConfig:
             value = getattr(self, name)
             if type(value) is not int or not 0 < value <= bound:
                 raise ValueError(f"{name}: expected 1 to {bound}, got {value!r:.40}")
-        if self.heads % self.key_value_heads or self.head_width % 2:
-            raise ValueError(f"expected key_value_heads that divide {self.heads} heads, and an even head_width")
+        if self.heads % self.key_value_heads or self.hidden % self.heads or self.head_width % 2:
+            raise ValueError(f"expected key_value_heads that divide {self.heads} heads, heads that divide hidden, and an even head_width")
         for name in ("theta", "epsilon"):
             text = getattr(self, name)
             if not isinstance(text, str) or not _is_canonical(text):

@@ -15,7 +15,7 @@ from rexis.ee.groups import Orthogonal, PlaneScalings, QuarterTurns
 from rexis.errors import KeyFileError, MalformedMessageError, UnsupportedLayerError
 from rexis.models.builders import build, describe
 from rexis.models.llama import LlamaConfig
-from rexis.models.modules.llama import library_config
+from rexis.models.modules.llama import library_config, read_document
 from rexis.models.spec import ModelSpec
 
 CONFIG = LlamaConfig(200, 24, 2, 6, 2, 8, 40, 64, "10000.0", "1e-05", tied=True)
@@ -34,7 +34,7 @@ def model_of(config: LlamaConfig = CONFIG, seed: int = 2) -> Any:
 
 
 def generated(model: Any, ids: Tensor, **options: Any) -> Tensor:
-    tokens: Tensor = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, **options)
+    tokens: Tensor = model.generate(ids, **{"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 40} | options)
     return tokens
 
 
@@ -57,6 +57,11 @@ def test_greedy_generation_with_a_cache_stops_and_pads_at_the_same_tokens(suite:
     assert not torch.equal(found, expected)
     assert torch.equal(ee.decrypt_outputs(found, key), expected)
     assert torch.equal(generated(keyed, keyed_prompts, use_cache=False), found)
+    # A shorter prompt is filled up on its left, and the positions of the others move.
+    padded, mask = PROMPTS.clone(), torch.ones_like(PROMPTS)
+    padded[1, :2], mask[1, :2] = 7, 0
+    expected = generated(model, padded, attention_mask=mask)
+    assert torch.equal(ee.decrypt_outputs(generated(keyed, ee.encrypt_inputs(padded, key), attention_mask=mask), key), expected)
 
 
 def test_special_ids_and_the_padding_row_move_with_the_vocabulary_and_back() -> None:
@@ -105,6 +110,22 @@ def test_a_llama_that_the_spec_does_not_express_is_refused(field: str, value: An
         ee.keygen(LlamaForCausalLM(settings), knowledge="private")
 
 
+def test_older_configs_are_read_and_malformed_ones_refused() -> None:
+    document = library_config(CONFIG).to_dict()
+    del document["rope_parameters"], document["head_dim"]
+    older = document | {"rope_theta": 500000.0, "rope_scaling": None, "torch_dtype": "float16", "hidden_size": 48}
+    assert read_document(older) == dataclasses.replace(CONFIG, theta="500000.0", hidden=48)
+    with pytest.raises(UnsupportedLayerError, match="scaling"):
+        read_document(older | {"rope_scaling": {"type": "linear", "factor": 2.0}})
+    with pytest.raises(UnsupportedLayerError, match="unquantised"):
+        read_document(document | {"quantization_config": {"quant_method": "gguf"}})
+    for field, value in [("vocab_size", "many"), ("rms_norm_eps", None), ("rope_theta", "a"), ("num_key_value_heads", [1])]:
+        with pytest.raises(MalformedMessageError, match="config of a Llama"):
+            read_document(older | {field: value})
+    with pytest.raises(UnsupportedLayerError, match="out of bounds"):
+        read_document(older | {"vocab_size": 1 << 30})
+
+
 def test_adapters_and_exchanged_layers_are_refused() -> None:
     adapted = get_peft_model(model_of(), LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(UnsupportedLayerError, match="PeftModel"):
@@ -127,6 +148,7 @@ def test_one_model_has_one_document() -> None:
         "theta": ["1e4", "inf", 10000.0],
         "epsilon": ["0.00001", "nan", "-1e-05"],
         "key_value_heads": [4, 0],
+        "hidden": [25],
         "head_width": [7],
         "tied": [1],
     }

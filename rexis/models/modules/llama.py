@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import LlamaConfig as LibraryConfig
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from rexis.errors import UnsupportedLayerError
+from rexis.errors import MalformedMessageError, UnsupportedLayerError
 from rexis.models.llama import LlamaConfig
 from rexis.models.modules.special_ids import IdMap, moved_ids
 
@@ -88,16 +89,20 @@ def read_document(document: Mapping[str, Any]) -> LlamaConfig:
 
     Raises:
         UnsupportedLayerError: not a Llama, or one that a spec does not express: scaled rotary positions, biases, dropout.
+        MalformedMessageError: fields of other types than HuggingFace's.
     """
     if document.get("model_type") != "llama" or document.get("quantization_config"):
         raise UnsupportedLayerError(f"expected an unquantised model of type llama, got {document.get('model_type')!r:.40}")
     # Through HuggingFace's own reader, which fills defaults and knows the older spellings of the rotary fields.
-    stock: Any = LibraryConfig.from_dict(dict(document))
+    try:
+        stock: Any = LibraryConfig.from_dict(dict(document))
+        rotary = dict(stock.rope_parameters)
+        theta, epsilon = repr(float(rotary.pop("rope_theta"))), repr(float(stock.rms_norm_eps))
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MalformedMessageError(f"config of a Llama: {' '.join(str(error).split()):.200}") from error
     for name, expected in _FIXED.items():
         if (getattr(stock, name) or expected) != expected:
             raise UnsupportedLayerError(f"{name}: expected {expected!r}, got {getattr(stock, name)!r:.40}: a Llama spec has no such field")
-    rotary = dict(stock.rope_parameters)
-    theta = float(rotary.pop("rope_theta"))
     if rotary.pop("rope_type", "default") != "default" or any(value not in (None, 1.0) for value in rotary.values()):
         raise UnsupportedLayerError(f"expected plain rotary positions, got {stock.rope_parameters!r:.120}: a Llama spec has no scaling")
     try:
@@ -110,8 +115,8 @@ def read_document(document: Mapping[str, Any]) -> LlamaConfig:
             head_width=stock.head_dim,
             intermediate=stock.intermediate_size,
             positions=stock.max_position_embeddings,
-            theta=repr(theta),
-            epsilon=repr(float(stock.rms_norm_eps)),
+            theta=theta,
+            epsilon=epsilon,
             tied=stock.tie_word_embeddings,
         )
     except ValueError as error:

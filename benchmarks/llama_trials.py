@@ -1,0 +1,68 @@
+"""Encrypted fine-tuning of a Llama beside plaintext fine-tuning, over texts of diagnoses: in full on a small one, LoRA on SmolLM2-135M.
+
+The small one is `specs/equivariant-encryption.md`'s: 4 layers of width 256, 8 query heads on 2 of keys and values, private random
+weights; it reads bytes. Adapters sit on every attention projection and belong to the canonical model.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.icd10 import chapter_task
+from benchmarks.training_runs import Trial
+from rexis import ee
+from rexis.ee.adapters import decrypt_adapters, encrypt_adapters
+from rexis.ee.keys import Suite
+from rexis.models.builders import build
+from rexis.models.llama import LlamaConfig
+from rexis.models.spec import ModelSpec
+from rexis.training.encrypted import Batch, Objective
+
+SMALL = LlamaConfig(256, 256, 4, 8, 2, 32, 688, 512, "10000.0", "1e-05")
+BATCH, LENGTH = 4, 32
+LORA_BATCH, LORA_LENGTH = 2, 12
+RANK = 8
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def small_trial(suite: Suite, *, steps: int) -> Trial:
+    """All weights of the small Llama on the bytes of diagnoses, fp32."""
+    model = ee.canonical_model(build(ModelSpec(SMALL), seed=0))
+    key = ee.keygen(model, mode="train", suite=suite, knowledge="private", seed=bytes(32))
+    text = "\n".join(chapter_task().texts).encode()
+    rows = torch.tensor([list(text[at * LENGTH : (at + 1) * LENGTH]) for at in range(BATCH * (steps + 1))])
+    return Trial(model, key, batches(rows[:-BATCH], BATCH), {"input_ids": rows[-BATCH:]}, Objective("causal"))
+
+
+def lora_trial(base: nn.Module, tokenizer: Any, suite: Suite, *, steps: int) -> Trial:
+    """Adapters of a published Llama on tokens of diagnoses, fp32: peft on the plain canonical model, and on the keyed one.
+
+    Args:
+        base: the plain model.
+    """
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    key = ee.keygen(base, mode="train", suite=suite, knowledge="public", accept_known_base_risk=True, seed=bytes(32))
+    settings = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=PROJECTIONS, lora_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain: nn.Module = get_peft_model(ee.canonical_model(base), settings)
+        keyed: nn.Module = get_peft_model(ee.encrypt_model(base, key), copy.deepcopy(settings))
+    set_peft_model_state_dict(keyed, encrypt_adapters(get_peft_model_state_dict(plain), key))
+
+    def decrypted(trained: nn.Module) -> Mapping[str, Tensor]:
+        found = decrypt_adapters(get_peft_model_state_dict(trained), key)
+        return {name: found[name.replace(".default.", ".")] for name, each in plain.named_parameters() if each.requires_grad}
+
+    ids = tokenizer("\n".join(chapter_task().texts[: 2 * steps + 100]))["input_ids"]
+    rows = torch.tensor(ids[: LORA_LENGTH * LORA_BATCH * (steps + 1)]).reshape(-1, LORA_LENGTH)
+    evaluation = {"input_ids": rows[-LORA_BATCH:]}
+    return Trial(plain, key, batches(rows[:-LORA_BATCH], LORA_BATCH), evaluation, Objective("causal"), keyed, decrypted)
+
+
+def batches(rows: Tensor, size: int) -> list[Batch]:
+    """Rows of ids [n, s], each predicted from those before it, in batches."""
+    return [Batch({"input_ids": part}, part) for part in rows.split(size)]

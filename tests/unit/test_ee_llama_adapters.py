@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import Tensor, nn
 
 from rexis import ee
+from rexis.errors import UnsupportedOptimizerError
 from rexis.models.builders import build
 from rexis.models.llama import LlamaConfig
 from rexis.models.spec import ModelSpec
@@ -95,6 +96,15 @@ def test_adapters_trained_on_keyed_ids_are_those_trained_by_peft(suite: ee.keys.
     trained, decrypted = get_peft_model_state_dict(plain), ee.decrypt_adapters(get_peft_model_state_dict(keyed), key)
     if recipe.optimizer != "muon":
         assert max(relative(decrypted[name], trained[name]) for name in trained) <= 1e-4
+
+
+def test_a_gain_that_was_folded_is_frozen_and_refused_to_optimizers() -> None:
+    key = train_key("permutation")
+    keyed = ee.encrypt_model(published(), key)
+    Recipe("sgd", 0.1).admit(keyed, key)
+    keyed.get_parameter("model.norm.weight").requires_grad_(True)
+    with pytest.raises(UnsupportedOptimizerError, match=r"model\.norm\.weight is folded.*freeze it"):
+        Recipe("sgd", 0.1).admit(keyed, key)
 
 
 @pytest.mark.parametrize("suite", ["dense", "permutation"])

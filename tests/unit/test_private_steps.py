@@ -10,6 +10,7 @@ from rexis import ee
 from rexis.dp.accountant import GaussianEvent, epsilon
 from rexis.dp.budget import PrivacyBudget
 from rexis.errors import PrivacyBudgetExceededError
+from rexis.models.bert import BertConfig
 from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
 from rexis.training.local import classification_loss
@@ -49,6 +50,18 @@ def test_each_records_gradient_is_clipped_before_they_are_summed() -> None:
     assert min(lengths) < 2.0 < max(lengths)
     found = clipped_gradient_sum(plain, rows, Y[:30], 2.0)
     torch.testing.assert_close(torch.cat([part.flatten() for part in found.values()]), expected, rtol=0, atol=1e-12)
+
+
+def test_a_transformers_records_are_clipped_apart_too() -> None:
+    spec = ModelSpec(BertConfig(vocabulary=40, positions=16, hidden=16, layers=1, heads=2, intermediate=24, outputs=2))
+    bert = build(spec, seed=1, dtype=torch.float64)
+    ids, labels = torch.arange(40).reshape(5, 8), torch.tensor([0, 1, 1, 0, 1])
+    found = clipped_gradient_sum(bert, ids, labels, 1e9)
+    torch.autograd.backward(5 * classification_loss(bert(ids).logits, labels))
+    for name, parameter in bert.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=0, atol=1e-12)
+    clipped = clipped_gradient_sum(bert, ids[:1], labels[:1], 1e-3)
+    assert torch.stack([part.norm() for part in clipped.values()]).norm().item() == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("suite", ["dense", "permutation"])

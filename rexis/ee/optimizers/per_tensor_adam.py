@@ -23,7 +23,7 @@ class PerTensorAdam(Optimizer):
         lr: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = 1e-7,
         weight_decay: float = 0.0,
     ) -> None:
         """

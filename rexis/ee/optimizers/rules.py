@@ -110,13 +110,33 @@ def admit_optimizer(optimizer: Optimizer, key: Key) -> None:
     """Return if an optimiser that exists, torch's own or one of this package, steps alike on keyed and on plain weights.
 
     Raises:
-        UnsupportedOptimizerError: its rule does not commute with the key, or it decays a bias that carries a shift.
+        UnsupportedOptimizerError: its rule does not commute with the key, it trains a gain that was folded elsewhere, or it decays a bias
+            that carries a shift.
     """
     kind = type(optimizer)
     if kind not in _RULE_OF_CLASS:
         raise UnsupportedOptimizerError(f"no rule is known for {kind.__module__}.{kind.__name__}; use ee.optimizer")
     admit(_RULE_OF_CLASS[kind], key)
+    admit_trained(optimizer.param_groups, key)
     admit_decay(optimizer.param_groups, key)
+
+
+def admit_trained(groups: Iterable[Mapping[str, Any]], key: Key) -> None:
+    """Return if no trained parameter holds a constant of the keyed model, such as the ones where a folded gain was.
+
+    Args:
+        groups: `Optimizer.param_groups`; only parameters with names (`param_names`) are asked, and frozen ones pass.
+
+    Raises:
+        UnsupportedOptimizerError: one does.
+    """
+    constant = {each.name for each in _placements(key) if each.fill is not None}
+    for group in groups:
+        for name, parameter in zip(group.get("param_names", ()), group["params"], strict=False):
+            if name in constant and parameter.requires_grad:
+                raise UnsupportedOptimizerError(
+                    f"{name} is folded into the layers that read it, and trained again it would act on keyed coordinates: freeze it"
+                )
 
 
 def admit_decay(groups: Iterable[Mapping[str, Any]], key: Key) -> None:
@@ -149,8 +169,14 @@ def admit_decay(groups: Iterable[Mapping[str, Any]], key: Key) -> None:
 
 def shifted_parameters(key: Key) -> frozenset[str]:
     """Names of the keyed biases that carry a shift of their own (δ of the site that they write)."""
-    placed: Iterable[Placement] = family(key.spec).placements(key.spec.config)
-    return frozenset(each.name for each in placed if each.shift is not None and bool(key.site_keys[each.shift.target].shift.any()))
+    return frozenset(
+        each.name for each in _placements(key) if each.shift is not None and bool(key.site_keys[each.shift.target].shift.any())
+    )
+
+
+def _placements(key: Key) -> tuple[Placement, ...]:
+    placed: tuple[Placement, ...] = family(key.spec).placements(key.spec.config)
+    return placed
 
 
 def _orthogonal(transform: Transform) -> bool:

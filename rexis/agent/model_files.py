@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rexis.agent.table import read_table
@@ -58,6 +60,24 @@ def read_spec(path: Path) -> ModelSpec:
         raise MalformedMessageError(f"{path.name}: neither JSON nor YAML: {' '.join(str(error).split())}") from error
     except MalformedMessageError as error:
         raise MalformedMessageError(f"{path.name}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of all of them in a folder, whatever model they belong to.
+
+    Raises:
+        MalformedMessageError: no such file, or another form.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise MalformedMessageError(f"{path.name}: expected a folder with .safetensors files")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise MalformedMessageError(f"{file.name}: {error}") from error
+    return tensors
 
 
 def write_model(path: Path, model: nn.Module) -> FileRecord:

@@ -1,9 +1,9 @@
 """Two uploads of the same weights under different keys: that they are the same, and the key from one to the other.
 
 The attacker knows: two keyed models, say of two jobs or two epochs; no plain weight and no data.
-Method for a layer: angles between rows survive the key of the inputs, so each hidden unit is known again by its angles to the others,
-whatever order and scale it got; over matched units Procrustes gives T₂ T₁⁻¹. For a transformer: the first upload takes the place of the
-public base in `public_base`.
+Method for a layer: angles between rows in their tight frame (`frames`) survive every key, so each hidden unit is known again by its
+angles to the others, whatever order and scale it got; over matched units Procrustes gives T₂ T₁⁻¹, up to the one factor that scales leave
+open. For a transformer: the first upload takes the place of the public base in `public_base`.
 Cost: O(n² log n + n d²) for n units of width d.
 What it means: re-keying the same weights separates nothing. With the relative key every record of one job is moved into the other's
 coordinates, and known pairs of either break both. Only other weights (an upload after training moved them) or one upload per model help.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rexis.attacks.matching import match_rows
+from rexis.attacks.frames import match_frames, tight_frame
 from rexis.attacks.procrustes import rotation
 from rexis.attacks.public_base import RecoveredBasis, recover_basis
 
@@ -51,7 +51,8 @@ def link_layers(first: ArrayLike, second: ArrayLike, *, odd_activation: bool = F
     """Link two keyed copies of a first layer.
 
     Args:
-        first, second: weights [n, d]; rows permuted and scaled, columns keyed by an orthogonal matrix.
+        first, second: weights [n, d]; rows permuted and scaled, columns keyed by an invertible matrix; by an
+            orthogonal one if n ≤ d.
         odd_activation: whether keys may have changed signs of units. Weights then leave one sign open for the whole layer: the relative key
             is found up to it.
 
@@ -61,17 +62,17 @@ def link_layers(first: ArrayLike, second: ArrayLike, *, odd_activation: bool = F
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.ndim != 2 or one.shape != other.shape:
         raise ValueError(f"expected two weights [n, d], got {one.shape} and {other.shape}")
-    norms_one, norms_other = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    if not (norms_one.all() and norms_other.all()):
-        raise ValueError("expected rows that are not zero: an angle to zero is undefined")
-    directions_one, directions_other = one / norms_one[:, None], other / norms_other[:, None]
-    cosines_one, cosines_other = directions_one @ directions_one.T, directions_other @ directions_other.T
-    order = match_rows(np.sort(np.abs(cosines_other), axis=1), np.sort(np.abs(cosines_one), axis=1))
+    frame, frame_other = tight_frame(one), tight_frame(other)
+    order = match_frames(frame, frame_other)
+    rows = frame.rows[order]
     signs = np.ones(len(order))
     if odd_activation:
-        signs = np.where(np.linalg.eigh(cosines_other * cosines_one[np.ix_(order, order)])[1][:, -1] < 0, -1.0, 1.0)
-    key = rotation(directions_one[order] * signs[:, None], directions_other)
-    scales = signs * norms_other / norms_one[order]
+        agreement = (frame_other.rows @ frame_other.rows.T) * (rows @ rows.T)
+        signs = np.where(np.linalg.eigh(agreement)[1][:, -1] < 0, -1.0, 1.0)
+    turn = rotation(signs[:, None] * rows, frame_other.rows)
+    # second = diag(1 / scales'') turned frame / matrix''; the frame is diag(scales') first matrix'.
+    scales = signs * frame.scales[order] / frame_other.scales
+    key = np.linalg.inv(frame_other.matrix).T @ turn @ frame.matrix.T
     residual = float(np.linalg.norm(other - scales[:, None] * (one[order] @ key.T)) / np.linalg.norm(other))
     return LinkedLayers(order, scales, key, residual)
 

@@ -2,9 +2,9 @@
 
 The attacker knows: the plain weights and biases of a multilayer perceptron (every member of a federation holds them, and its aggregator),
 the keyed ones (the provider holds them), and whether the activation is odd; no record and no answer.
-Method: the rows of the first layer are matched by what no key of the inputs changes, the entries of the projection onto its column space;
-then least squares gives T and the biases give δ; the columns of the next layer are now in a known order, so its rows match as they are,
-and so on to the outputs.
+Method: to the attacker the plain model is an earlier upload under no key: `linking` matches the rows of the first layer, least squares
+gives T and the biases give δ; the columns of the next layer are now in a known order, so its rows match as they are, and so on to the
+outputs.
 Cost: O(n³) for the widest layer: well under a second.
 What it means: `knowledge="members"` is obfuscation only. For BERT and Llama the same knowledge feeds `public_base` and `heads`, with
 drift 0.
@@ -20,21 +20,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rexis.attacks.known_pairs import RecoveredKey
+from rexis.attacks.linking import link_layers
 from rexis.attacks.matching import match_rows
 
 Array = NDArray[np.float64]
 
+# A factor this far below 1 comes from a layer without biases, which tell nothing.
+MIN_FACTOR = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class HiddenUnits:
-    """A hidden layer's key: keyed unit i is signs[i] times plain unit order[i]; int64 [n] and f64 [n]."""
+    """A hidden layer's key: keyed unit i is scales[i] times plain unit order[i]; int64 [n] and f64 [n], negative for a changed sign."""
 
     order: NDArray[np.int64]
-    signs: Array
+    scales: Array
 
     def place(self, rows: Array) -> Array:
-        """Plain rows [n, ...] in the order and with the signs of the keyed units."""
-        return np.asarray(self.signs.reshape(-1, *[1] * (rows.ndim - 1)) * rows[self.order], dtype=np.float64)
+        """Plain rows [n, ...] in the order and with the scales of the keyed units."""
+        return np.asarray(self.scales.reshape(-1, *[1] * (rows.ndim - 1)) * rows[self.order], dtype=np.float64)
+
+    def place_columns(self, weight: Array) -> Array:
+        """The columns of the next layer's plain weight [m, n] as the keyed units feed them."""
+        return np.asarray(weight[:, self.order] / self.scales, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +82,13 @@ def recover_sites(
     hidden = [units]
     for (weight, bias), (weight_seen, bias_seen) in zip(known[1:-1], seen[1:-1], strict=True):
         # No shift stands before or after a nonlinearity, so that the bias is one more column.
-        rows = np.column_stack([units.place(weight.T).T, bias])
+        rows = np.column_stack([units.place_columns(weight), bias])
         rows_seen = np.column_stack([weight_seen, bias_seen])
         units = _units(rows, rows_seen, odd_activation)
         residuals.append(_distance(rows_seen, units.place(rows)))
         hidden.append(units)
     (weight, bias), (weight_seen, bias_seen) = known[-1], seen[-1]
-    columns = units.place(weight.T).T
+    columns = units.place_columns(weight)
     matrix = _least_squares(columns.T, weight_seen.T).T
     residuals.append(_distance(weight_seen, matrix @ columns))
     return RecoveredSites(inputs, tuple(hidden), RecoveredKey.of(matrix, bias_seen - matrix @ bias), max(residuals))
@@ -91,38 +99,30 @@ def _arrays(layers: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[tuple[Array, 
 
 
 def _first_units(plain: tuple[Array, Array], keyed: tuple[Array, Array], odd: bool) -> HiddenUnits:
-    invariant, invariant_seen = _invariant(plain[0]), _invariant(keyed[0])
-    order = match_rows(np.sort(np.abs(invariant_seen), axis=1), np.sort(np.abs(invariant), axis=1))
-    if not odd:
-        return HiddenUnits(order, np.ones(len(order)))
-    agreement = invariant_seen * invariant[np.ix_(order, order)]
-    signs = np.where(np.linalg.eigh(agreement)[1][:, -1] < 0, -1.0, 1.0)
-    # Weights leave one sign open for the whole layer, T and -T; the bias fits under one of them.
-    choices = [HiddenUnits(order, signs), HiddenUnits(order, -signs)]
-    return min(choices, key=lambda units: _distance(keyed[1], units.place(plain[1]) - keyed[0] @ _input_shift(units, plain, keyed)))
-
-
-def _invariant(weight: Array) -> Array:
-    """What a key of the inputs leaves: the projection onto the columns under any key, the Gram matrix of the rows under orthogonal ones."""
-    if len(weight) > weight.shape[1]:
-        return np.asarray(weight @ np.linalg.pinv(weight), dtype=np.float64)
-    return np.asarray(weight @ weight.T, dtype=np.float64)
+    linked = link_layers(plain[0], keyed[0], odd_activation=odd)
+    order, scales = linked.order, linked.scales
+    # Weights leave one factor open for the whole layer, c D with T / c; the biases, b' = c D b - W' δ, tell it
+    # where units outnumber inputs.
+    if len(order) > keyed[0].shape[1] + 1:
+        solution = _least_squares(np.column_stack([scales * plain[1][order], -keyed[0]]), keyed[1])
+        scales = scales * solution[0] if abs(solution[0]) > MIN_FACTOR else scales
+    return HiddenUnits(order, scales)
 
 
 def _input_key(units: HiddenUnits, plain: tuple[Array, Array], keyed: tuple[Array, Array]) -> tuple[RecoveredKey, list[float]]:
     rows = units.place(plain[0])
     matrix = _least_squares(keyed[0], rows)
-    return RecoveredKey.of(matrix, _input_shift(units, plain, keyed)), [_distance(rows, keyed[0] @ matrix)]
-
-
-def _input_shift(units: HiddenUnits, plain: tuple[Array, Array], keyed: tuple[Array, Array]) -> Array:
     # b' = b - W' δ
-    return _least_squares(keyed[0], units.place(plain[1]) - keyed[1])
+    shift = _least_squares(keyed[0], units.place(plain[1]) - keyed[1])
+    return RecoveredKey.of(matrix, shift), [_distance(rows, keyed[0] @ matrix)]
 
 
 def _units(rows: Array, rows_seen: Array, odd: bool) -> HiddenUnits:
-    matches = match_rows(rows_seen, np.vstack([rows, -rows]) if odd else rows)
-    return HiddenUnits(matches % len(rows), np.where(matches < len(rows), 1.0, -1.0))
+    lengths, lengths_seen = (np.maximum(np.linalg.norm(table, axis=1), np.finfo(float).tiny) for table in (rows, rows_seen))
+    directions = rows / lengths[:, None]
+    matches = match_rows(rows_seen / lengths_seen[:, None], np.vstack([directions, -directions]) if odd else directions)
+    order = matches % len(rows)
+    return HiddenUnits(order, np.where(matches < len(rows), 1.0, -1.0) * lengths_seen / lengths[order])
 
 
 def _least_squares(left: Array, right: Array) -> Array:

@@ -5,15 +5,18 @@ from typing import Any
 
 from rexis import ee
 from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
-from rexis.agent.model_files import read_outputs, read_rows, read_spec, write_outputs, write_rows
+from rexis.agent.model_files import read_outputs, read_rows, read_spec, read_tensors, write_outputs, write_rows
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
+from rexis.models.public_bases import refuse_public_base
 
 
-def keygen(spec: Path, output: Path, *, mode: Any, suite: Any, knowledge: Any, accept: bool, as_json: bool) -> None:
+def keygen(spec: Path, output: Path, *, model: Path | None, mode: Any, suite: Any, knowledge: Any, accept: bool, as_json: bool) -> None:
     """Make a key file and print what the key is for."""
+    if model is not None and knowledge == "private":
+        refuse_public_base(read_tensors(model))
     try:
         key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept)
     except ValueError as error:

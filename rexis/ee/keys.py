@@ -32,6 +32,7 @@ from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, Pri
 from rexis.models.builders import describe
 from rexis.models.knowledge import Knowledge, protection
 from rexis.models.modules.batch_norm import without_batch_norm
+from rexis.models.public_bases import refuse_public_base
 from rexis.models.spec import ModelSpec
 
 Labels = Literal["permuted", "split"]
@@ -268,7 +269,7 @@ def keygen(
 
     Raises:
         ConfigurationError: scheme "ckks" without TenSEAL.
-        PrivacyError: a public model without `accept_known_base_risk`.
+        PrivacyError: a public model without `accept_known_base_risk`, or one that comes from a known public model and is called private.
         UnsupportedLayerError: the model has no equivariant transform, or scheme "ckks" does not carry it.
         ValueError: scheme "masked", which is not built yet; an unknown scheme, or a parameter of another one.
     """
@@ -278,6 +279,8 @@ def keygen(
             "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
         )
     if isinstance(model, nn.Module):
+        if knowledge == "private":
+            refuse_public_base(model.state_dict())
         model = describe(without_batch_norm(model) if mode == "infer" else model)
     spec = canonical_spec(model)
     seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed

@@ -1,5 +1,7 @@
 """Whoever holds the plaintext model recovers the key together with the provider: members of a federation, and its aggregator."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -24,10 +26,11 @@ def attacked(config: MLPConfig, key: ee.Key, plain: nn.Module, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("mode", ["infer", "train"])
-def test_the_plaintext_model_gives_every_site_away(activation: str, mode: str) -> None:
+@pytest.mark.parametrize("choices", [{"mode": "infer"}, {"mode": "infer", "condition": 3.0}, {"mode": "train"}], ids=str)
+def test_the_plaintext_model_gives_every_site_away(activation: str, choices: dict[str, Any]) -> None:
+    """Also under keys that are not orthogonal and scale hidden units."""
     config = MLPConfig(13, (32, 24), 3, activation)
-    key = ee.keygen(ModelSpec(config), mode=mode, knowledge="members", seed=SEED)
+    key = ee.keygen(ModelSpec(config), knowledge="members", seed=SEED, **choices)
     assert key.protection == "obfuscation only"
     model = build(ModelSpec(config), seed=1)
     found = attacked(config, key, model)

@@ -2,13 +2,17 @@
 
 import json
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from rexis import ee
+from rexis.cli.command import app
 from rexis.errors import PrivacyError
 from rexis.models.builders import build
 from rexis.models.public_bases import PublicBase, base_match, document, landmarks_of, public_bases, refuse_public_base
@@ -16,6 +20,7 @@ from rexis.models.spec import MLPConfig, ModelSpec
 
 GENERATOR = torch.Generator().manual_seed(3)
 SPEC = ModelSpec(MLPConfig(64, (96, 80), 40))
+DISGUISED = ModelSpec(MLPConfig(384, (384,), 2))
 
 
 def trained(seed: int) -> torch.nn.Module:
@@ -82,6 +87,42 @@ def test_a_model_of_ones_own_is_not(other: torch.nn.Module) -> None:
 def test_calling_it_private_is_refused_with_the_way_out() -> None:
     with pytest.raises(PrivacyError, match=r"a public model.*accept_known_base_risk=True"):
         refuse_public_base(drifted(0.1), [BASE])
+
+
+@pytest.fixture(scope="module")
+def disguised() -> torch.nn.Module:
+    """A perceptron whose first layer was taken from MiniLM: a model that a shipped landmark recognises."""
+    model = build(DISGUISED, seed=1)
+    landmark = next(landmark for landmark in public_bases()[0].landmarks if landmark.shape == (384, 384))
+    with torch.no_grad():
+        model.get_parameter("0.weight").flatten()[torch.arange(512) * (384 * 384 - 1) // 511] = torch.from_numpy(landmark.entries).float()
+    return model
+
+
+def test_no_key_and_no_keyed_copy_of_a_public_base_that_is_called_private(disguised: torch.nn.Module) -> None:
+    with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
+        ee.keygen(disguised, knowledge="private")
+    with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
+        ee.encrypt_model(disguised, ee.keygen(DISGUISED, knowledge="private"))
+    key = ee.keygen(disguised, knowledge="public", accept_known_base_risk=True)
+    assert key.protection == "obfuscation only"
+    assert ee.encrypt_model(disguised, key)
+
+
+def test_the_command_refuses_it_too(disguised: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REXIS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REXIS_PASSPHRASE", "a passphrase for tests")
+    spec, weights, key = tmp_path / "spec.json", tmp_path / "weights.safetensors", tmp_path / "key"
+    spec.write_text(json.dumps(DISGUISED.document()), encoding="utf-8")
+    save_file(disguised.state_dict(), weights)
+    command = ["ee", "keygen", str(spec), "-o", str(key), "--model"]
+    for model in (weights, tmp_path):
+        refused = CliRunner().invoke(app, [*command, str(model), "--knowledge", "private"])
+        assert refused.exit_code != 0
+        assert "all-MiniLM-L6-v2" in refused.output
+        assert not key.exists()
+    assert CliRunner().invoke(app, [*command, str(weights), "--knowledge", "members"]).exit_code == 0
+    assert key.exists()
 
 
 def test_the_best_match_is_the_one_named() -> None:

@@ -25,6 +25,12 @@ def ee_keygen(
         str, typer.Option(help="Who holds the plain weights: private (you only), members (of a federation) or public.", show_default=False)
     ],
     output: Output,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Plain weights, a .safetensors file or a folder of them: compared with known public models.", exists=True
+        ),
+    ] = None,
     mode: Annotated[str, typer.Option(help="infer, or train.")] = "infer",
     suite: Annotated[str, typer.Option(help="dense, or permutation.")] = "dense",
     accept_known_base_risk: Annotated[
@@ -35,11 +41,12 @@ def ee_keygen(
     """Make a key for one model and one job, in a new file that your passphrase opens.
 
     Whoever holds the plain weights recovers the key from the keyed ones: with members or public knowledge, keying is obfuscation only.
+    A model that comes from a known public one and is called private is refused, here with --model and again when it is keyed.
     """
     with failures(as_json):
         from rexis.cli.ee import keygen
 
-        keygen(model_spec, output, mode=mode, suite=suite, knowledge=knowledge, accept=accept_known_base_risk, as_json=as_json)
+        keygen(model_spec, output, model=model, mode=mode, suite=suite, knowledge=knowledge, accept=accept_known_base_risk, as_json=as_json)
 
 
 @app.command("show")

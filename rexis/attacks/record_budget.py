@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rexis.attacks.exposure import Floats
-from rexis.attacks.known_pairs import explained_variance, recover_key
+from rexis.attacks.known_pairs import recover_key
+from rexis.attacks.readings import explained_variance
 
 # Of the effective rank: where a warning is due.
 WARN_SHARE = 0.25

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from rexis import ee
-from rexis.attacks.known_pairs import explained_variance
+from rexis.attacks.readings import explained_variance
 from rexis.ee import analytics
 from rexis.ee.schemes import Noise
 from rexis.ee.schemes.metric_privacy import MetricPrivacy

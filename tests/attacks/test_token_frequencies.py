@@ -1,6 +1,6 @@
 """A permuted vocabulary against text of the same kind: spec, corrections, item 6.
 
-There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens; this attack reads 96 to 97 % and 82 to 85 % of them. The
+There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens; this attack reads 96 and 82 %. The
 texts are not installed for tests: a language of 500 words with Zipf frequencies stands for them.
 """
 

@@ -24,21 +24,22 @@ def figures(model: nn.Module, keyed: nn.Module, key: ee.Key, sample: Tensor) -> 
         sample: inputs of the plain model, f64 rows or i64 ids [n, …]; the first `SAMPLE` are taken.
     """
     plain_inputs = sample[:SAMPLE]
-    inputs = plain_inputs.to(_dtype(model)) if plain_inputs.is_floating_point() else plain_inputs
-    truth = _outputs(copy.deepcopy(model).double(), inputs.double() if inputs.is_floating_point() else inputs)
+    inputs = plain_inputs.to(dtype_of(model)) if plain_inputs.is_floating_point() else plain_inputs
+    truth = outputs(copy.deepcopy(model).double(), inputs.double() if inputs.is_floating_point() else inputs)
     scale = truth.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    plain = (_outputs(model, inputs) - truth).abs().max() / scale
-    answered = ee.decrypt_outputs(_outputs(keyed, ee.encrypt_inputs(inputs, key)), key)
+    plain = (outputs(model, inputs) - truth).abs().max() / scale
+    answered = ee.decrypt_outputs(outputs(keyed, ee.encrypt_inputs(inputs, key)), key)
     error = (answered - truth).abs().max() / scale
     allowed = max(RELATIVE, OF_PLAIN * float(plain))
     return {"relative_error": float(error), "plain_error": float(plain), "over_limit": float(error) / allowed}
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Of the model's weights."""
     return next(model.parameters()).dtype
 
 
-def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+def outputs(model: nn.Module, inputs: Tensor) -> Tensor:
     """What the model answers, f64: logits, or the last hidden states of a model without a head."""
     training = model.training
     model.eval()
@@ -49,5 +50,5 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
         model.train(training)
     if not isinstance(answer, Tensor):
         answer = answer.logits if getattr(answer, "logits", None) is not None else answer.last_hidden_state
-    outputs: Tensor = answer.detach().double()
-    return outputs
+    found: Tensor = answer.detach().double()
+    return found

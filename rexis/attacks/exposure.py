@@ -38,6 +38,7 @@ class Exposure:
         cohort: rows of the same distribution that an attacker holds: those given as reference, else a half of the owner's own data, which
             then is not among `rows`.
         cohort_ids: the same for token ids.
+        unseen: rows f64 [k, d] and classes i64 [k] that the model was not trained on, where `labels` are those that it was trained on.
         base: the public or shared model that the owner's one came from, or the plain model itself where others hold it; None if private.
         earlier: a keyed model that went out before.
         records: how many there are in all; `rows` are a sample of at most `MAX_RECORDS`.
@@ -55,6 +56,7 @@ class Exposure:
     labels: Integers | None
     cohort: Floats | None
     cohort_ids: Integers | None
+    unseen: tuple[Floats, Integers] | None
     base: nn.Module | None
     earlier: nn.Module | None
     records: int
@@ -72,11 +74,6 @@ class Exposure:
         assert plain is not None
         return torch.from_numpy(plain)
 
-    def with_noise(self, sigma: float, generator: np.random.Generator) -> "Exposure":
-        """The same job with other noise on its rows."""
-        assert self.rows is not None
-        return Exposure(**{**vars(self), "keyed_rows": keyed(self.rows, self.key, sigma, generator), "noise": sigma})
-
 
 def expose(
     data: Tensor,
@@ -86,6 +83,7 @@ def expose(
     generator: np.random.Generator,
     reference: Tensor | None = None,
     labels: Tensor | None = None,
+    unseen: tuple[Tensor, Tensor] | None = None,
     base: nn.Module | None = None,
     earlier: nn.Module | None = None,
     known: int | None = None,
@@ -107,6 +105,8 @@ def expose(
     # Texts of other lengths are as good for counting; rows of another width are other data.
     if others.is_floating_point() == tokens or (not tokens and others.shape[1:] != records.shape[1:]):
         raise ValueError(f"expected a reference like the data, {list(records.shape[1:])} wide, got {list(others.shape)}")
+    if unseen is not None and (tokens or unseen[0].shape[1:] != records.shape[1:] or unseen[1].shape != unseen[0].shape[:1]):
+        raise ValueError("expected rows like the data and one class for each, of records that the model was not trained on")
     if noise < 0 or (tokens and noise > 0):
         raise ValueError(f"expected noise of 0 or more, and 0 for token ids, got {noise}")
     order = generator.permutation(len(records))
@@ -130,6 +130,7 @@ def expose(
         labels=None if labels is None else labels[own].numpy().astype(np.int64),
         cohort=cohort_rows,
         cohort_ids=cohort_ids,
+        unseen=None if unseen is None else (unseen[0].detach().cpu().double().numpy(), unseen[1].cpu().numpy().astype(np.int64)),
         base=model if base is None and key.knowledge != "private" else base,
         earlier=earlier,
         records=len(records),

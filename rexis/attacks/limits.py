@@ -42,13 +42,48 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
             Limit("known_over_rank", 0.25, 1.0, "records that may be known in plain / effective rank of the data", "corrections, item 5"),
         ),
         "known_pairs": (
-            Limit("r2_known", 0.25, 0.5, "R² of other records after the pairs that may be known", "1d (a); corrections, item 5"),
-            Limit("r2_tenth", 0.5, None, "R² of other records when every tenth one is known", "section 3"),
-            Limit("r2_d_plus_1", 0.9, None, "R² of other records after d + 1 pairs: 1 for every key without noise", "1d (a)"),
+            Limit("r2_known", 0.25, 0.5, "R² of the other records after the pairs that may be known", "1d (a); corrections, item 5"),
+            Limit("r2_10_percent", 0.5, None, "R² of the other records if every tenth one is known", "section 3"),
+            Limit("r2_d_plus_1", 0.9, None, "R² of the other records after d + 1 pairs: 1 for every key without noise", "1d (a)"),
+        ),
+        "cohort_alignment": (
+            Limit("r2", 0.1, 0.4, "R² of what a cohort of the same distribution reads", "1d (d), 1e"),
+            Limit("reidentified_above_chance", 0.05, 0.25, "records re-identified, between chance (0) and all (1)", "1d (d), 1e"),
+        ),
+        "geometry": (
+            Limit("distance_correlation", 0.9, None, "correlation of distances: 1 for every orthogonal key without noise", "1d (geometry)"),
+            Limit("neighbours_kept", 0.5, None, "of each record's ten nearest, the share that shows", "section 3"),
+            Limit(
+                "purity_gain",
+                0.25,
+                0.7,
+                "purity of clusters, between the majority class (0) and 1",
+                "1d (geometry)",
+            ),
+        ),
+        "independent_components": (
+            Limit("gain", 0.1, 0.3, "mean R² of the columns found, above that of the keyed columns as they are", "1d (d); section 4"),
+            Limit("exposed_columns", 0.2, None, "share of columns far from Gaussian and nearly uncorrelated", "section 3"),
         ),
         "exactness": (
             Limit("over_limit", 0.8, 1.0, "float error / the larger of 1e-5 and 3 times the plain model's own", "corrections, item 9"),
         ),
+        "label_partition": (
+            Limit("purity_gain", 0.25, None, "purity of the classes seen, between the majority class (0) and 1", "corrections, item 7"),
+        ),
+        "membership": (
+            Limit("advantage", 0.2, 0.5, "2 AUC - 1 of telling members from others by their losses", "section 3; AUC 0.6 and 0.75"),
+        ),
+        "token_frequencies": (
+            Limit("running_tokens", 0.05, 0.2, "share of the running tokens that were read", "corrections, item 6"),
+            Limit("top_ids", 0.05, 0.2, "share of the commonest ids that were read", "corrections, item 6"),
+        ),
+        "norm_gains": (Limit("read", 0.05, 0.2, "share of the residual stream's coordinates that were told", "1d (b2)"),),
+        "vocabulary": (Limit("read", 0.02, 0.1, "share of the vocabulary that was read", "1d (c)"),),
+        "linking": (
+            Limit("alike", 0.9, 0.999, "1 - distance of the later upload from the earlier one under the key between them", "1d, last row"),
+        ),
+        "public_base": (Limit("read", 0.05, 0.2, "share of tokens read, or R² of rows", "1d (b); corrections, item 8"),),
     }
 )
 
@@ -61,5 +96,6 @@ def judge(attack: str, figures: Mapping[str, float]) -> Verdict:
     """
     verdicts = [limit.judge(figures[limit.figure]) for limit in LIMITS[attack] if limit.figure in figures]
     if not verdicts:
+        # Silence is no pass.
         raise ValueError(f"{attack}: expected one of the figures {', '.join(limit.figure for limit in LIMITS[attack])}")
     return max(verdicts, key=(Verdict.PASS, Verdict.WARN, Verdict.FAIL).index)

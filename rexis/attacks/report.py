@@ -109,7 +109,7 @@ class PrivacyReport:
 
     @property
     def grade(self) -> Grade:
-        """`best_grade` of the verdicts; F if an attack that needs nothing but the upload and what is public read records or the key."""
+        """`best_grade` of the verdicts; F if records or the key were read from what goes out and what anybody may hold."""
         return grade(self.findings, self.job.knowledge)
 
     @property
@@ -190,12 +190,14 @@ class PrivacyReport:
 
 
 def grade(findings: tuple[Finding, ...], knowledge: Knowledge) -> Grade:
-    """The grade of these findings, see `PrivacyReport.grade`."""
+    """The grade of these findings, see `PrivacyReport.grade`.
+
+    Members of a federation hold the plain weights, but not everybody does: an attack with them is what D says already.
+    """
+    everybody = {Knows.UPLOAD, Knows.PUBLIC} | (set() if knowledge == "members" else {Knows.WEIGHTS})
     for finding in findings:
         attack = BY_NAME.get(finding.attack)
-        if attack is None or finding.verdict is not Verdict.FAIL:
-            continue
-        if attack.reads is Reads.RECORDS and attack.knows in (Knows.UPLOAD, Knows.PUBLIC):
+        if attack is not None and finding.verdict is Verdict.FAIL and attack.reads is Reads.RECORDS and attack.knows in everybody:
             return "F"
     return best_grade((finding.verdict for finding in findings), knowledge)
 

@@ -12,12 +12,19 @@ from rexis.pages.page import render
 from rexis.protocol.report_summary import Verdict
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+# What the plot of noise shows, in the order of its legend; all of them are shares.
+NOISE_LINES = {
+    "r2": "R² by a cohort",
+    "reidentified_above_chance": "re-identified by a cohort",
+    "r2_known": "R² by known pairs",
+    "accuracy": "accuracy of a linear model",
+}
 GRADES = {
     "A": "Every attack that applies ran, and none came near its limits.",
     "B": "No attack got through; some came near.",
     "C": "No attack got through, but some that apply did not run.",
     "D": "Obfuscation only: an attack got through, most did not run, or others hold the plain weights.",
-    "F": "Records, tokens or the key were read from what goes out and what is public.",
+    "F": "Records, tokens or the key were read from what goes out and what anybody may hold.",
 }
 
 
@@ -34,6 +41,7 @@ def html(report: PrivacyReport) -> str:
         protection=report.protection,
         counts={str(verdict): sum(finding.verdict is verdict for finding in report.findings) for verdict in Verdict},
         curves=[_curve(finding) for finding in report.findings if len(finding.curve) > 1 and finding.attack in BY_NAME],
+        noise_names=[name for name, _ in _noise_lines(report)],
         digest="0x" + report.digest.hex(),
     )
 
@@ -75,13 +83,18 @@ def _charts(report: PrivacyReport) -> dict[str, str]:
             x_name, y_name = attack.axes
             drawn[finding.attack] = charts.curves([charts.Curve(attack.title, finding.curve)], x_name=x_name, y_name=y_name)
     if report.noise_levels:
-        names = sorted({name for level in report.noise_levels for name in level.figures})
-        lines = [
-            charts.Curve(name, tuple((level.sigma, level.figures[name]) for level in report.noise_levels if name in level.figures))
-            for name in names
-        ]
+        lines = [charts.Curve(name, points) for name, points in _noise_lines(report)]
         drawn["noise"] = charts.curves(lines, x_name="standard deviation of the noise", y_name="figure")
     return drawn
+
+
+def _noise_lines(report: PrivacyReport) -> list[tuple[str, tuple[tuple[float, float], ...]]]:
+    found = []
+    for figure, name in NOISE_LINES.items():
+        points = tuple((level.sigma, level.figures[figure]) for level in report.noise_levels if figure in level.figures)
+        if points:
+            found.append((name, points))
+    return found
 
 
 def _curve(finding: Finding) -> dict[str, str]:

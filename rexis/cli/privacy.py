@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.text import Text
+from torch import Tensor
 
 from rexis import ee
 from rexis.agent.examined_data import read_classes, read_data
@@ -31,7 +32,7 @@ GRADES = {
     "B": "some attacks came near",
     "C": "attacks that apply did not run",
     "D": "obfuscation only",
-    "F": "records or the key were read from what goes out and what is public",
+    "F": "records or the key were read from what goes out and what anybody may hold",
 }
 
 
@@ -44,6 +45,8 @@ class CheckOptions:
     data: Path
     reference: Path | None
     labels: Path | None
+    unseen: Path | None
+    unseen_labels: Path | None
     base: Path | None
     earlier: Path | None
     known: int | None
@@ -67,6 +70,7 @@ def check(options: CheckOptions, *, as_json: bool) -> None:
                 None if options.reference is None else read_data(options.reference, key.spec),
                 options.budget_s,
                 labels=None if options.labels is None else read_classes(options.labels),
+                unseen=_unseen(options, key),
                 base=None if options.base is None else read_model(options.base, key.spec),
                 earlier=None if options.earlier is None else read_model(options.earlier, key.spec),
                 known_records=options.known,
@@ -88,6 +92,14 @@ def check(options: CheckOptions, *, as_json: bool) -> None:
     for what, path in (("Report", options.output), ("Page", options.html)):
         if path is not None:
             console().print(f"{what} in {path}, which only you can read.", soft_wrap=True)
+
+
+def _unseen(options: CheckOptions, key: ee.Key) -> tuple[Tensor, Tensor] | None:
+    if options.unseen is None or options.unseen_labels is None:
+        if options.unseen is not options.unseen_labels:
+            raise ConfigurationError("give --unseen and --unseen-labels together, or neither")
+        return None
+    return read_data(options.unseen, key.spec), read_classes(options.unseen_labels)
 
 
 def read_report(path: Path, key: ee.Key) -> PrivacyReport:

@@ -23,7 +23,9 @@ from rexis.chain.signer import development_signer
 from rexis.cli.command import app
 from rexis.cli.home import Profile, require_profile, write_profile
 from rexis.cli.identity import create_keystore
+from rexis.cli.privacy import read_report
 from rexis.commitments import Receipt
+from rexis.errors import KeyFileError
 from rexis.protocol.receipt_signature import verify_receipt
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.services.conftest import free_port
@@ -44,10 +46,11 @@ def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.json").write_text(json.dumps(SPEC.document()))
     write_model(tmp_path / "plain.safetensors", HEART.plain)
-    with (tmp_path / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([f"x{place}" for place in range(13)])
-        writer.writerows(patients().tolist())
+    for name, count in (("rows", 5), ("cohort", 120)):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([f"x{place}" for place in range(13)])
+            writer.writerows(patients(count).tolist())
 
 
 @pytest.fixture
@@ -92,7 +95,11 @@ def keygen(knowledge: str = "members", *more: str) -> Any:
 def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identity: str, trainer: str) -> None:
     key = keygen()
     keyed = rexis("ee", "encrypt", "--model", "plain.safetensors", "--key", "key", "--output", "keyed.safetensors")
-    model = rexis("model", "publish", "keyed.safetensors", "--key", "key", "--name", "Heart", "--spec", "spec.json")
+    checked = rexis("ee", "check", "plain.safetensors", "--key", "key", "--data", "cohort.csv", "--output", "report.json")
+    report = ["--report", "report.json"]
+    model = rexis("model", "publish", "keyed.safetensors", "--key", "key", "--name", "Heart", "--spec", "spec.json", *report)
+    assert model["report"] == checked["summary"]
+    assert (checked["summary"]["report"], checked["summary"]["grade"]) == (checked["digest"], checked["report"]["grade"])
     assert (model["state"], model["record"], model["owner"]) == ("authorised", keyed["record"], identity)
     assert (model["keyed"]["key_id"], model["keyed"]["protection"]) == (key["key_id"], "obfuscation only")
     assert rexis("model", "show", model["id"]) == model
@@ -102,6 +109,7 @@ def test_from_a_plain_model_to_predictions_with_receipts(tmp_path: Path, identit
         shown = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
         assert shown.exit_code == 0
         assert "obfuscation only" in shown.output
+        assert f"grade {checked['summary']['grade']}" in shown.output
 
     asked = ["infer", model["id"], "rows.csv", "--key", "key", "--no-deposit", "--issuer", ISSUER.address]
     answered = rexis(*asked, "--output", "predictions.csv")
@@ -157,6 +165,37 @@ def test_rows_and_answers_can_be_keyed_without_a_trainer(tmp_path: Path) -> None
     assert HEART.close(read_outputs(tmp_path / "plain_y.safetensors", SPEC), patients())
     rexis("ee", "decrypt", "--model", "keyed.safetensors", "--key", "key", "--output", "again.safetensors")
     assert rexis("ee", "show", "--key", "key")["protection"] == "keyed transformation"
+
+
+def test_the_owners_attacks_on_his_own_job(tmp_path: Path) -> None:
+    keygen("private")
+    words = ["ee", "check", "plain.safetensors", "--key", "key", "--data", "cohort.csv", "--known", "14", "--seed", "5"]
+    checked = rexis(*words, "--output", "report.json", "--html", "report.html")
+    for name in ("report.json", "report.html"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert json.loads((tmp_path / "report.json").read_text()) == checked["report"]
+    findings = {finding["attack"]: finding for finding in checked["report"]["findings"]}
+    assert (findings["known_pairs"]["verdict"], float(findings["known_pairs"]["figures"]["r2_known"])) == ("fail", 1)
+    assert findings["exactness"]["verdict"] == "pass"
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "220"})
+    assert shown.exit_code == 0
+    for part in ("grade D", "Known pairs give the key away", "fail", "is no proof", "left out"):
+        assert part in shown.output
+
+    nothing = rexis(*words, "--budget", "0")["report"]
+    assert {finding["verdict"] for finding in nothing["findings"]} == {"not run"}
+    assert nothing["grade"] == "D"
+    assert "no reader of Parquet" in failure(*words[:4], "key", "--data", parquet(tmp_path))
+    assert "at least 8 records" in failure(*words[:4], "key", "--data", "rows.csv")
+    (tmp_path / "key").unlink()
+    keygen("private")
+    with pytest.raises(KeyFileError, match="expected a report on key"):
+        read_report(tmp_path / "report.json", ee.Key.load(tmp_path / "key", SECRET))
+
+
+def parquet(folder: Path) -> str:
+    (folder / "batch.parquet").write_bytes(b"PAR1")
+    return "batch.parquet"
 
 
 def test_what_is_refused(tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:

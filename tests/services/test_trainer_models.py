@@ -68,7 +68,7 @@ def test_a_model_reaches_the_chain_once_its_file_is_the_signed_one(trainer: Trai
     trainer.mine()
     model = trainer.get(f"/v1/models/{model['id']}", OWNER)
     record = model_bytes(HEART.keyed)[1].record
-    assert (model["state"], model["record"], model["reason"]) == ("authorised", to_hex(record), None)
+    assert (model["state"], model["record"], model["reason"], model["report"]) == ("authorised", to_hex(record), None, None)
     assert model["ee"]["protection"] == "obfuscation only"
     assert on_chain(trainer, model["record"])
     assert calls(trainer) == 1
@@ -90,6 +90,36 @@ def test_the_label_follows_from_who_knows_the_plain_weights(trainer: Trainer, kn
 
 
 READS_TOKENS = ModelSpec(BertConfig(vocabulary=64, positions=16, hidden=8, layers=1, heads=2, intermediate=16, outputs=2))
+
+
+def summary(grade: str, *verdicts: str) -> dict[str, Any]:
+    attacks = [{"name": f"attack_{place}", "version": 1, "verdict": verdict} for place, verdict in enumerate(verdicts)]
+    return {"version": 1, "grade": grade, "attacks": attacks, "versions": {"suite": "1"}, "report": "0x" + 64 * "a"}
+
+
+def test_a_model_carries_its_owners_privacy_report_in_short(trainer: Trainer) -> None:
+    told = summary("D", "pass", "fail")
+    model = trainer.publish(OWNER, HEART, report=told, users=[CLINIC.address])
+    described = trainer.client.get(model["uri"].removeprefix(trainer.settings.public_url)).json()
+    assert model["report"] == described["report"] == trainer.get(f"/v1/models/{model['id']}", CLINIC)["report"] == told
+    assert trainer.get("/v1/models", OWNER)["items"][0]["report"] == told
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_report_better_than_its_verdicts_or_the_knowledge_of_the_weights_is_refused(trainer: Trainer) -> None:
+    private = Heart.of("private")
+    for heart, report, part in [
+        (HEART, summary("A", "pass"), "expected D or worse"),
+        (private, summary("A", "pass", "warn"), "expected B or worse"),
+        (private, summary("C", "fail"), "expected D or worse"),
+        (private, summary("B"), "report"),
+        (private, {**summary("A", "pass"), "figures": {"r2": "1"}}, "report"),
+        (private, {**summary("A", "pass"), "versions": {"suite": "1 <script>"}}, "report"),
+    ]:
+        answer = trainer.call("POST", "/v1/models", OWNER, trainer.body(OWNER, heart, report=report))
+        assert answer.status_code == 422, answer.text
+        assert part in answer.text
+    assert trainer.publish(OWNER, private, report=summary("A", "pass"))["report"]["grade"] == "A"
 
 
 def other_weights() -> bytes:

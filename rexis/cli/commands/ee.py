@@ -126,6 +126,13 @@ def ee_check(
     labels: Annotated[
         Path | None, typer.Option(help="Classes of your records, .csv or .npy.", exists=True, dir_okay=False, show_default=False)
     ] = None,
+    unseen: Annotated[
+        Path | None,
+        typer.Option(help="Records that it was not trained on, if it was on yours.", exists=True, dir_okay=False, show_default=False),
+    ] = None,
+    unseen_labels: Annotated[
+        Path | None, typer.Option(help="Classes of those, .csv or .npy.", exists=True, dir_okay=False, show_default=False)
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(help="The model that yours came from, if others hold it.", exists=True, dir_okay=False, show_default=False),
@@ -158,6 +165,8 @@ def ee_check(
             data=data,
             reference=reference,
             labels=labels,
+            unseen=unseen,
+            unseen_labels=unseen_labels,
             base=base,
             earlier=earlier,
             known=known,

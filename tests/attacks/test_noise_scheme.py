@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from rexis import ee
+from rexis.attacks.known_pairs import recover_key
 from rexis.attacks.readings import explained_variance
 from rexis.ee import analytics
 from rexis.ee.schemes import Noise

@@ -123,6 +123,17 @@ class Key:
         return MappingProxyType(drawn)
 
     @property
+    def bare(self) -> "Key":
+        """This key for inputs that the scheme has prepared already: noisy rows, embeddings.
+
+        Raises:
+            ValueError: scheme "ckks", where nothing is keyed.
+        """
+        if isinstance(self.scheme, Ckks):
+            raise ValueError("a key of scheme 'ckks' keys nothing: rows are encrypted, weights are plain")
+        return replace(self, scheme=Keyed())
+
+    @property
     def monomial(self) -> bool:
         """Whether every site has a signed permutation, with which elementwise optimisers such as Adam commute."""
         return all(site.transform.monomial for site in self.site_keys.values())

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rexis import ee
-from rexis.attacks.plain_activations import read_rows
+from rexis.attacks.plain_activations import figures, read_rows
 from rexis.attacks.readings import explained_variance
 from rexis.models.builders import build
 from rexis.models.mlp import MLPConfig
@@ -50,6 +50,18 @@ def test_the_mapped_first_layer_alone_gives_the_key_to_who_knows_the_plain_one()
     keyed: Tensor = ee.encrypt_model(model, key).get_submodule("0").weight.detach()
     found = torch.linalg.lstsq(weight, keyed).solution.T
     torch.testing.assert_close(found, key.site_keys["layer0/in"].transform.apply(torch.eye(D, dtype=torch.float64), axis=0))
+
+
+def test_the_figures_of_a_report() -> None:
+    model = plain(64, 1)
+    key = ee.keygen(model, mode="train", suite="inputs", knowledge="members", seed=bytes(range(32)))
+    keyed, rows = ee.encrypt_model(model, key), ee.encrypt_inputs(ROWS, key)
+    known = figures(key, keyed, model, ROWS, rows)
+    assert known["r2_base"] > 1 - 1e-12
+    assert known["plain_site_share"] == pytest.approx(2 / 3)
+    assert known["readable_share"] == 1.0
+    assert figures(key, keyed, plain(64, 2), ROWS, rows)["r2_base"] < 0.05
+    assert "r2_base" not in figures(key, keyed, None, ROWS, rows)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -10,6 +10,7 @@ from rexis import ee
 from rexis.ee import analytics
 from rexis.ee.sites import Suite
 from rexis.errors import UnsupportedLayerError
+from rexis.models.bert import BertConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
 from rexis.models.spec import ModelSpec
 
@@ -122,6 +123,12 @@ def test_a_key_that_changes_distances_is_refused_on_both_ways() -> None:
     # Why: the clustering under such a key is another one.
     stretched = ee.encrypt_inputs(x, key)
     assert not torch.allclose(torch.cdist(stretched, stretched), torch.cdist(x, x), rtol=0.05)
+
+
+def test_a_key_for_token_ids_is_refused() -> None:
+    key = ee.keygen(ModelSpec(BertConfig(40, 8, 8, 1, 2, 16, 2)), suite="permutation", knowledge="private")
+    with pytest.raises(UnsupportedLayerError, match="runs on feature rows"):
+        analytics.encrypt_rows(table(30, 8, 1), key)
 
 
 @pytest.mark.parametrize(

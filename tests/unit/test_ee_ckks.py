@@ -111,6 +111,8 @@ def test_what_is_not_carried_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
             ee.decrypt_outputs(frames, key)
     with pytest.raises(ValueError, match="is not saved"):
         key.save("nowhere", "p")
+    with pytest.raises(ValueError, match="keys nothing"):
+        _ = key.bare
     with pytest.raises(ValueError, match="weights are plain"):
         ee.decrypt_model(nn.Linear(1, 1), key)
     monkeypatch.setitem(sys.modules, "tenseal", None)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rexis import ee
 from rexis.ee.plain_model import exposure
 from rexis.models.builders import build
-from rexis.models.mlp import ACTIVATIONS, LogisticConfig, MLPConfig
+from rexis.models.mlp import LogisticConfig, MLPConfig
 from rexis.models.spec import ModelSpec
 from rexis.training.local import classification_loss
 
@@ -16,14 +16,14 @@ SPEC = ModelSpec(MLPConfig(12, (16, 8), 4))
 
 def train(model: nn.Module, rows: Tensor, labels: Tensor) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-    for step in range(100):
+    for step in range(60):
         batch = torch.arange(step * 16, step * 16 + 16) % len(rows)
         optimizer.zero_grad()
         torch.autograd.backward(classification_loss(model(rows[batch]), labels[batch]))
         optimizer.step()
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_training_is_exact_and_only_the_first_layer_is_mapped(activation: str) -> None:
     spec = ModelSpec(MLPConfig(12, (16, 8), 4, activation))
     plain = build(spec, seed=1, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rexis import ee
 from rexis.dp.accountant import GaussianEvent, epsilon
-from rexis.ee.schemes import ClientEncoder, Keyed, Noise
+from rexis.ee.schemes import ClientEncoder, Noise
 from rexis.ee.schemes.client_encoder import embeddings
 from rexis.ee.schemes.metric_privacy import MetricPrivacy, noise_figures
 from rexis.ee.schemes.noise import add_noise
@@ -68,7 +68,7 @@ def test_noise_is_added_before_the_key(suite: ee.sites.Suite) -> None:
     key = ee.keygen(SPEC, suite=suite, knowledge="private", seed=bytes(32), scheme="noise", sigma=0.5)
     x = rows()
     noisy = add_noise(x, 0.5, seeded())
-    expected = ee.encrypt_inputs(noisy, replace(key, scheme=Keyed()))
+    expected = ee.encrypt_inputs(noisy, key.bare)
     torch.testing.assert_close(ee.encrypt_inputs(x, key, generator=seeded()), expected, rtol=0, atol=1e-12)
     model = build(SPEC, seed=1, dtype=torch.float64)
     answer = ee.decrypt_outputs(ee.encrypt_model(model, key)(expected), key)
@@ -156,7 +156,7 @@ def test_an_encoder_can_be_any_module_and_take_noise() -> None:
     x = torch.randn(9, 4, generator=seeded(), dtype=torch.float64)
     noisy = add_noise(embeddings(encoder, x), 0.3, seeded())
     found = ee.encrypt_inputs(x, key, encoder=encoder, generator=seeded())
-    torch.testing.assert_close(found, ee.encrypt_inputs(noisy, replace(key, scheme=Keyed())), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, ee.encrypt_inputs(noisy, key.bare), rtol=0, atol=1e-12)
 
 
 def test_ids_do_not_pass_by_mistake() -> None:

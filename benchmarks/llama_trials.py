@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.icd10 import chapter_task
-from benchmarks.training_runs import Trial
+from benchmarks.llama_models import load
+from benchmarks.training_runs import RECIPES, Trial, compare, compare_family
 from rexis import ee
 from rexis.ee.adapters import decrypt_adapters, encrypt_adapters
 from rexis.ee.keys import Suite
@@ -26,6 +27,20 @@ BATCH, LENGTH = 4, 32
 LORA_BATCH, LORA_LENGTH = 2, 12
 RANK = 8
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+PAIRS: tuple[tuple[Suite, str], ...] = (("dense", "sgd"), ("dense", "adam-per-tensor"), ("dense", "muon"), ("permutation", "adamw"))
+
+
+def run(*, quick: bool) -> dict[str, dict[str, float]]:
+    """`llama_<suite>_<optimizer>`, all weights of the small one."""
+    return compare_family("llama", lambda suite: small_trial(suite, steps=10 if quick else 100), PAIRS, RECIPES)
+
+
+def run_lora(*, quick: bool) -> dict[str, dict[str, float]]:
+    """`smollm2-lora_dense_<optimizer>`."""
+    base, tokenizer = load()
+    chosen, steps = (["sgd"], 5) if quick else (["sgd", "adam-per-tensor", "muon"], 100)
+    return {f"smollm2-lora_dense_{name}": compare(lora_trial(base, tokenizer, "dense", steps=steps), RECIPES[name]) for name in chosen}
 
 
 def small_trial(suite: Suite, *, steps: int) -> Trial:

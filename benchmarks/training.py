@@ -15,6 +15,7 @@ PARTS: Mapping[str, Callable[..., Mapping[str, object]]] = MappingProxyType(
         "minilm": bert_models.train_minilm,
         "bert": bert_models.train_nonaffine,
         "llama": llama_trials.run,
+        "smollm2_lora": llama_trials.run_lora,
         "icd10": bert_models.run_chapters,
     }
 )

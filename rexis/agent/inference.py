@@ -69,6 +69,7 @@ class Questioner:
         issuer: account that must have signed the receipts; None takes whichever signed the first.
         verifier: where the receipts are deposited, so that this side can read them there later; None deposits none.
         timeout_s: longest wait for an answer.
+        counter: of the key's budget of records, if it has one.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Questioner:
         issuer: str | None = None,
         verifier: VerifierClient | None = None,
         timeout_s: float = 600.0,
+        counter: ee.RecordCounter | None = None,
     ) -> None:
         self._trainer, self._key, self._chain_id = trainer, key, chain_id
         self._issuer, self._verifier, self._timeout_s = issuer, verifier, timeout_s
+        self._counter = counter
 
     def ask(self, model_id: str, x: Tensor, *, on_step: Step = lambda _name, _done, _total: None) -> Asked:
         """Ask a model about rows.
@@ -96,12 +99,13 @@ class Questioner:
             ServiceError: the trainer refuses the question or can not answer it; the message says why.
             VerificationError: a receipt is not for what was sent, came back, and this model; nothing was decrypted.
             UnavailableError: no answer in time.
+            PrivacyBudgetExceededError: more rows than are left of the key's budget of records.
         """
         model = self._trainer.model(model_id)
         self._check_key(model)
         with TemporaryDirectory(prefix="rexis-") as folder:
             file = Path(folder) / "rows.safetensors"
-            keyed = np.ascontiguousarray(ee.encrypt_inputs(x.double(), self._key).float().numpy())
+            keyed = np.ascontiguousarray(ee.encrypt_inputs(x.double(), self._key, counter=self._counter).float().numpy())
             write_rows(file, model.spec, torch.from_numpy(keyed))
             upload_id = upload_file(self._trainer.connection, file, progress=lambda done, total: on_step("uploading", done, total))
         asked_at = datetime.now(UTC)

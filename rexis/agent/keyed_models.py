@@ -65,7 +65,7 @@ def encrypt_model_folder(plain: Path, keyed: Path, key: ee.Key) -> None:
         MalformedMessageError, UnsupportedLayerError, KeyFileError: not a folder of the key's architecture.
         FileExistsError: the keyed folder is there.
     """
-    moved = moved_ids(pretrained.read_generation_ids(plain), lambda token: int(ee.encrypt_inputs(torch.tensor(token), key)))
+    moved = moved_ids(pretrained.read_generation_ids(plain), lambda token: int(ee.encrypt_inputs(torch.tensor(token), key.uncounted)))
     pretrained.write_model(keyed, ee.encrypt_model(pretrained.read_model(plain), key), moved)
 
 

@@ -3,27 +3,44 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rexis import ee
 from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
 from rexis.agent.model_files import read_outputs, read_rows, read_spec, read_tensors, write_outputs, write_rows
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
+from rexis.ee.records import SUFFIX
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
 from rexis.models.public_bases import refuse_public_base
 
 
-def keygen(spec: Path, output: Path, *, model: Path | None, mode: Any, suite: Any, knowledge: Any, accept: bool, as_json: bool) -> None:
+def keygen(
+    spec: Path,
+    output: Path,
+    *,
+    model: Path | None,
+    mode: Any,
+    suite: Any,
+    knowledge: Any,
+    accept: bool,
+    records: int | None,
+    as_json: bool,
+) -> None:
     """Make a key file and print what the key is for."""
     if model is not None and knowledge == "private":
         refuse_public_base(read_tensors(model))
     try:
-        key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept)
+        key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept, records=records)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if output.exists():
         raise ConfigurationError(f"{output} exists; a key is never overwritten")
-    key.save(output, passphrase(confirm=True))
+    try:
+        key.save(output, passphrase(confirm=True))
+    except FileExistsError as error:
+        raise ConfigurationError(f"{error.filename or output} exists; a key and its count are never overwritten") from error
     _print_key(key, output, as_json)
 
 
@@ -45,7 +62,7 @@ def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | 
         record = encrypt_model_file(source, output, key)
     else:
         x = read_rows(source, key.spec)
-        record = write_rows(output, key.spec, ee.encrypt_inputs(x, key)).record
+        record = write_rows(output, key.spec, ee.encrypt_inputs(x, key, counter=record_counter(key, key_file, x))).record
     _print_written(key, output, as_json, record=to_hex(record))
 
 
@@ -64,6 +81,13 @@ def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path |
     y = ee.decrypt_outputs(read_outputs(source, key.spec), key)
     write_outputs(output, y)
     _print_written(key, output, as_json, rows=len(y))
+
+
+def record_counter(key: ee.Key, key_file: Path, x: Tensor) -> ee.RecordCounter | None:
+    """What counts the rows that are about to be keyed; None if the key has no budget of records."""
+    if key.records is None:
+        return None
+    return key.counter(key_file, rank=ee.effective_rank(x) if len(x) > 1 else None)
 
 
 def protection_line(protection: str) -> str:
@@ -86,12 +110,17 @@ def _check_output(source: Path, output: Path) -> None:
 
 
 def _print_key(key: ee.Key, path: Path, as_json: bool) -> None:
-    public = {"key_id": key.id, "mode": key.mode, "suite": key.suite, "knowledge": key.knowledge, "protection": key.protection}
+    public: dict[str, Any] = {"key_id": key.id, "mode": key.mode, "suite": key.suite, "knowledge": key.knowledge}
+    public |= {"protection": key.protection}
+    if key.records is not None:
+        public |= {"records_allowed": key.records, "records_used": key.counter(path).used}
     if as_json:
         print_json({"file": str(path), **public, "model_spec": key.spec.document()})
         return
     out = console()
     out.print(f"Key [bold]{key.id}[/] in {path}: {key.suite}, for {key.mode}, {key.spec.family}", soft_wrap=True)
+    if key.records is not None:
+        out.print(f"Records: {public['records_used']} of {key.records} used, counted in {path}{SUFFIX}", soft_wrap=True)
     out.print(f"Protection: {protection_line(key.protection)}", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rexis import ee
 from rexis.agent.inference import Asked, Questioner, Step
 from rexis.agent.model_files import read_rows, write_outputs
-from rexis.cli.ee import protection_line
+from rexis.cli.ee import protection_line, record_counter
 from rexis.cli.home import service_url, write_private
 from rexis.cli.identity import signed_in
 from rexis.cli.output import console, print_json
@@ -49,6 +49,7 @@ def infer(options: InferOptions, *, trainer: str | None, verifier: str | None, a
             issuer=None if options.issuer is None else checksum_address(options.issuer),
             verifier=depository,
             timeout_s=options.timeout_s,
+            counter=record_counter(key, options.key, x),
         )
         on_step = stack.enter_context(_steps(as_json))
         asked = questioner.ask(options.model, x, on_step=on_step)

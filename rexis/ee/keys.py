@@ -177,10 +177,15 @@ class Key:
         """
         if self.records is None:
             raise ValueError(f"key {self.id} has no budget of records; give keygen one")
-        ends = family(self.spec).ends(self.spec.config)
-        width = self.site_keys[ends.rows or ends.ids or ends.outputs].transform.dimension if rank is None else rank
+        entrance = family(self.spec).ends(self.spec.config)
+        width = next(site.dimension for site in family(self.spec).sites(self.spec.config) if site.name == (entrance.rows or entrance.ids))
         secret = derivation.subkey(self.seed, f"job/{self.epoch}/records")
-        return RecordCounter(Path(f"{path}{SUFFIX}"), self.id, secret, self.records, width)
+        return RecordCounter(Path(f"{path}{SUFFIX}"), self.id, secret, self.records, width if rank is None else rank)
+
+    @property
+    def uncounted(self) -> "Key":
+        """The same key without its budget, for what is keyed and does not leave the owner: a privacy report, a rehearsal."""
+        return replace(self, records=None)
 
     @classmethod
     def load(cls, path: Path | str, passphrase: str) -> Self:

@@ -131,19 +131,24 @@ class Recipe:
             nn.utils.clip_grad_value_(model.parameters(), self.clipping_value)
 
 
-def encrypt_batch(batch: Batch, key: ee.Key) -> Batch:
+def encrypt_batch(batch: Batch, key: ee.Key, *, counter: ee.RecordCounter | None = None) -> Batch:
     """The owner keys a batch; in split mode its labels stay behind.
+
+    Args:
+        counter: of the key's budget of records, if it has one.
 
     Raises:
         ValueError: an input that no key is known for, or labels of another kind than the model's outputs.
+        PrivacyBudgetExceededError: more records than are left of the budget.
     """
     labels = None if batch.labels is None or key.labels == "split" else ee.encrypt_labels(batch.labels, key)
     if isinstance(batch.inputs, Tensor):
-        return Batch(ee.encrypt_inputs(batch.inputs, key), labels)
+        return Batch(ee.encrypt_inputs(batch.inputs, key, counter=counter), labels)
     unknown = sorted(set(batch.inputs) - {*KEYED_INPUTS, *UNKEYED_INPUTS})
     if unknown:
         raise ValueError(f"expected inputs among {', '.join((*KEYED_INPUTS, *UNKEYED_INPUTS))}, got {', '.join(unknown)}")
-    return Batch({name: ee.encrypt_inputs(x, key) if name in KEYED_INPUTS else x for name, x in batch.inputs.items()}, labels)
+    keyed = {name: ee.encrypt_inputs(x, key, counter=counter) for name, x in batch.inputs.items() if name in KEYED_INPUTS}
+    return Batch({**batch.inputs, **keyed}, labels)
 
 
 def output_gradient(outputs: Tensor, labels: Tensor, key: ee.Key, objective: Objective) -> tuple[Tensor, float]:

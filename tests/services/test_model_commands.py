@@ -25,6 +25,7 @@ from rexis.cli.home import Profile, require_profile, write_profile
 from rexis.cli.identity import create_keystore
 from rexis.cli.privacy import read_report
 from rexis.commitments import Receipt
+from rexis.ee import RecordBudgetWarning
 from rexis.errors import KeyFileError
 from rexis.protocol.receipt_signature import verify_receipt
 from services.foundation.settings import LOCAL_CHAIN_ID
@@ -196,6 +197,21 @@ def test_the_owners_attacks_on_his_own_job(tmp_path: Path) -> None:
 def parquet(folder: Path) -> str:
     (folder / "batch.parquet").write_bytes(b"PAR1")
     return "batch.parquet"
+
+
+def test_a_budget_of_records_is_counted_across_commands(tmp_path: Path) -> None:
+    keygen("private", "--records", "12")
+    shown = rexis("ee", "show", "--key", "key")
+    assert (shown["records_allowed"], shown["records_used"]) == (12, 0)
+    encrypt = ["ee", "encrypt", "--inputs", "rows.csv", "--key", "key", "--output"]
+    with pytest.warns(RecordBudgetWarning, match="a quarter of their effective rank"):
+        rexis(*encrypt, "first.safetensors")
+    rexis(*encrypt, "second.safetensors")
+    assert rexis("ee", "show", "--key", "key")["records_used"] == 10
+    assert "12 records at most, 10 are used, 5 more" in failure(*encrypt, "third.safetensors")
+    assert not (tmp_path / "third.safetensors").exists()
+    (tmp_path / "key.records").rename(tmp_path / "elsewhere")
+    assert "keep it beside the key" in failure(*encrypt, "fourth.safetensors")
 
 
 def test_what_is_refused(tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ def ee_keygen(
     ] = None,
     mode: Annotated[str, typer.Option(help="infer, or train.")] = "infer",
     suite: Annotated[str, typer.Option(help="dense, or permutation.")] = "dense",
+    records: Annotated[
+        int | None, typer.Option(min=1, help="How many rows may be keyed in all; beyond them it refuses.", show_default=False)
+    ] = None,
     accept_known_base_risk: Annotated[
         bool, typer.Option("--accept-known-base-risk", help="Make a key for a public model, although it is recovered in seconds.")
     ] = False,
@@ -46,7 +49,17 @@ def ee_keygen(
     with failures(as_json):
         from rexis.cli.ee import keygen
 
-        keygen(model_spec, output, model=model, mode=mode, suite=suite, knowledge=knowledge, accept=accept_known_base_risk, as_json=as_json)
+        keygen(
+            model_spec,
+            output,
+            model=model,
+            mode=mode,
+            suite=suite,
+            knowledge=knowledge,
+            accept=accept_known_base_risk,
+            records=records,
+            as_json=as_json,
+        )
 
 
 @app.command("show")

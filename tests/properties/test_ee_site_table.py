@@ -6,6 +6,7 @@ mode "train" also if an SGD step with momentum and weight decay on keyed paramet
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -170,40 +171,62 @@ def steps(network: Network, parameters: Parameters, loss: Callable[[Tensor], Ten
     return {name: value.detach() for name, value in trained.items()}
 
 
-def distance(kind: SiteKind, network: Network, key: SiteKey, mode: Mode) -> float:
-    """How far the keyed network is from the plain one: of its outputs and, in training, its parameters."""
-    generator = torch.Generator().manual_seed(3)
+@dataclass(frozen=True)
+class Run:
+    """A plain network before and after training."""
+
+    parameters: Parameters
+    x: Tensor
+    output: Tensor
+    loss: Callable[[Tensor], Tensor]
+    decayed: set[str]
+    trained: Parameters
+
+
+LABELS = torch.arange(ROWS) % D
+
+
+@cache
+def plain_run(kind: SiteKind, place: int) -> Run:
+    network, generator = NETWORKS[kind][place], torch.Generator().manual_seed(3)
     parameters = {name: torch.randn([D] * len(axes), generator=generator, dtype=torch.float64) / 2 for name, axes in network.axes.items()}
     x = torch.randn(ROWS, D, generator=generator, dtype=torch.float64)
     x = x if network.inputs[0] == "x" else torch.arange(ROWS) % D
-    keyed_x = x
+    output = network.forward(parameters, x)
+    target = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+
+    def loss(y: Tensor) -> Tensor:
+        return functional.cross_entropy(y, LABELS) if kind is SiteKind.OUTPUT else functional.mse_loss(y, target)
+
+    # A shift decays with its bias (correction 2), so that the bias before returned outputs is not decayed.
+    decayed = set(parameters) - ({"b1"} if kind is SiteKind.RETURNED else set())
+    return Run(parameters, x, output, loss, decayed, steps(network, parameters, loss, x, decayed))
+
+
+def distance(kind: SiteKind, place: int, key: SiteKey, mode: Mode) -> float:
+    """How far the keyed network is from the plain one: of its outputs and, in training, its parameters."""
+    network, plain = NETWORKS[kind][place], plain_run(kind, place)
+    keyed_x = x = plain.x
     if network.inputs == "xk":
         keyed_x = key.encrypt(x)
     elif network.inputs == "ik":
         keyed_x = keyed_ids(x, key)
-    copy = keyed(network, parameters, key)
-    output, keyed_output = network.forward(parameters, x), network.forward(copy, keyed_x)
-    far = ((key.decrypt(keyed_output) if network.outputs else keyed_output) - output).abs().max().item()
+    copy = keyed(network, plain.parameters, key)
+    output = network.forward(copy, keyed_x)
+    far = ((key.decrypt(output) if network.outputs else output) - plain.output).abs().max().item()
     if mode == "infer":
         return far
-    labels, target = torch.arange(ROWS) % D, torch.randn(output.shape, generator=generator, dtype=torch.float64)
-
-    def loss(y: Tensor) -> Tensor:
-        return functional.cross_entropy(y, labels) if kind is SiteKind.OUTPUT else functional.mse_loss(y, target)
 
     def keyed_loss(y: Tensor) -> Tensor:
         if kind is SiteKind.OUTPUT:
-            return functional.cross_entropy(y, keyed_ids(labels, key))
+            return functional.cross_entropy(y, keyed_ids(LABELS, key))
         if kind is SiteKind.RETURNED:
-            plain = key.decrypt(y.detach()).requires_grad_()
-            return key.transform.contragredient().apply(torch.autograd.grad(loss(plain), plain)[0])
-        return loss(y)
+            decrypted = key.decrypt(y.detach()).requires_grad_()
+            return key.transform.contragredient().apply(torch.autograd.grad(plain.loss(decrypted), decrypted)[0])
+        return plain.loss(y)
 
-    # A shift decays with its bias (correction 2), so that the bias before returned outputs is not decayed.
-    decayed = set(parameters) - ({"b1"} if kind is SiteKind.RETURNED else set())
-    expected = keyed(network, steps(network, parameters, loss, x, decayed), key)
-    found = steps(network, copy, keyed_loss, keyed_x, decayed)
-    return max(far, *((found[name] - expected[name]).abs().max().item() for name in parameters))
+    expected, found = keyed(network, plain.trained, key), steps(network, copy, keyed_loss, keyed_x, plain.decayed)
+    return max(far, *((found[name] - expected[name]).abs().max().item() for name in expected))
 
 
 ROWS_OF_THE_TABLE = [pytest.param(kind, mode, id=f"{kind.name}-{mode}") for kind, mode in RULES]
@@ -214,7 +237,7 @@ def test_a_group_commutes_exactly_if_the_table_admits_it_or_a_larger_one(kind: S
     largest = RULES[kind, mode].groups[-1]
     for group in GROUPS:
         key = SiteKey(group.draw(SEED, "x", D, 3.0), torch.zeros(D, dtype=torch.float64))
-        distances = [distance(kind, network, key, mode) for network in NETWORKS[kind]]
+        distances = [distance(kind, place, key, mode) for place in range(len(NETWORKS[kind]))]
         if group is largest or largest is Linear or group in CONTAINS[largest]:
             assert max(distances) <= 1e-9, group
         else:
@@ -229,7 +252,7 @@ def test_a_shift_commutes_exactly_if_the_table_admits_it(kind: SiteKind, mode: M
         return
     rule = RULES[kind, mode]
     key = SiteKey(rule.groups[0].draw(SEED, "x", D), torch.linspace(-1, 2, D, dtype=torch.float64))
-    distances = [distance(kind, network, key, mode) for network in NETWORKS[kind]]
+    distances = [distance(kind, place, key, mode) for place in range(len(NETWORKS[kind]))]
     if rule.shift:
         assert max(distances) <= 1e-9
     else:

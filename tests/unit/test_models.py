@@ -189,6 +189,7 @@ def test_initial_weights_belong_to_the_seed_and_leave_the_global_generator_alone
         (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4, elementwise_affine=False), nn.ReLU(), nn.Linear(4, 2)), "elementwise_affine=False"),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 2)), "LayerNorm"),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), "canonical_model"),
+        (nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), "canonical_model"),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Residual(nn.Linear(4, 4), nn.ReLU(), nn.ReLU()), nn.Linear(4, 2)), "nothing after"),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Residual(), nn.Linear(4, 2)), "residual layer, got none"),
         (nn.Sequential(Residual(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)), "hidden layer 0 .* is joined"),

@@ -58,6 +58,12 @@ def describe(model: nn.Module) -> MLPConfig | LogisticConfig:
     """
     if not isinstance(model, nn.Sequential) or not model or not isinstance(model[-1], nn.Linear):
         raise UnsupportedLayerError(f"expected an nn.Sequential that begins and ends with nn.Linear, got {type(model).__name__}")
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            raise UnsupportedLayerError(
+                f"{layer}: its mean and variance are no parameters and move with each batch of training; for inference fold it "
+                "(rexis.ee.canonical_model), for training take a model with LayerNorm"
+            )
     layers = list(_hidden_layers(list(model)[:-1]))
     last = _linear(model[-1])
     for before, after in pairwise([*(layer.linear for layer in layers), last]):
@@ -120,11 +126,6 @@ def _norm(layer: nn.Module, linear: nn.Linear) -> nn.LayerNorm:
 
 
 def _activation_name(layer: nn.Module) -> str:
-    if isinstance(layer, nn.BatchNorm1d):
-        raise UnsupportedLayerError(
-            f"{layer}: its mean and variance are no parameters and move with each batch of training; for inference fold it "
-            "(rexis.ee.canonical_model), for training take a model with LayerNorm"
-        )
     for name, factory in _ACTIVATIONS.items():
         stock = factory()
         # Another slope, or the tanh approximation of GELU, is another function.

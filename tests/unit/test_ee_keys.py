@@ -13,9 +13,11 @@ from rexis.ee import key_files, modules, site_keys
 from rexis.ee.groups import FastOrthogonal, Orthogonal, Permutation, SignedPermutation
 from rexis.ee.site_keys import SHIFT_SCALE, SiteKey
 from rexis.ee.sites import Mode, Site, SiteKind
-from rexis.encoding import to_hex
+from rexis.encoding import canonical_json, parse_canonical_json, to_hex
 from rexis.errors import KeyFileError, PrivacyError, UnsupportedLayerError
+from rexis.models.bert import BertConfig
 from rexis.models.builders import build
+from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import MAX_DEPTH, MLPConfig
 from rexis.models.spec import ModelSpec
 
@@ -246,3 +248,21 @@ def test_an_empty_passphrase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="passphrase"):
         ee.keygen(SPEC, knowledge="private").save(tmp_path / "key", "")
     assert not (tmp_path / "key").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "suite", "vocabulary"),
+    [
+        (SPEC, "dense", False),
+        (ModelSpec(BertConfig(28996, 512, 768, 12, 12, 3072, 2)), "permutation", True),
+        (ModelSpec(BertConfig(28996, 512, 768, 12, 12, 3072, 2, affine=False)), "dense", True),
+        (ModelSpec(LlamaConfig(49152, 576, 30, 9, 3, 64, 1536, 8192, "100000.0", "1e-05")), "dense", True),
+    ],
+)
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_the_document_of_every_family_reads_back_and_fits(spec: ModelSpec, suite: ee.keys.Suite, vocabulary: bool, mode: Mode) -> None:
+    key = ee.keygen(spec, mode=mode, suite=suite, knowledge="members", records=1 << 48, condition=1.0 if mode == "train" else 3.3)
+    written = canonical_json(key._document())
+    assert ee.Key._parse(parse_canonical_json(written, max_bytes=1024)) == key
+    assert key._document()["vocabulary"] is vocabulary
+    assert len(written) < key_files.MAX_FILE_SIZE - 64

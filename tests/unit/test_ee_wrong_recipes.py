@@ -63,7 +63,7 @@ def test_the_plain_bias_formula_under_a_shift() -> None:
     for layer, site in (("0", "layer0/hidden"), ("4", "layer2/out")):
         bias = key.site_keys[site].transform.apply(model.get_parameter(f"{layer}.bias"))
         keyed.get_parameter(f"{layer}.bias").copy_(bias)
-    assert wrongness(ee.decrypt_outputs(keyed(ee.encrypt_inputs(x, key)), key), model(x)) > 0.3
+    assert wrongness(ee.decrypt_outputs(keyed(ee.encrypt_inputs(x, key)), key), model(x)) > 0.2
 
 
 def with_blocks(key: ee.Key, group: Callable[[str, int], Transform]) -> dict[str, SiteKey]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 
-from rexis.attacks.readings import as_pairs, as_rows, explained_variance
+from rexis.attacks.readings import as_pairs, explained_variance
+from rexis.ee import effective_rank
 
 # Of the effective rank of the owner's data: where a warning is due.
 WARN_SHARE = 0.25
@@ -76,17 +77,6 @@ def _affine(source: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[N
     homogeneous = np.hstack([source, np.ones((len(source), 1))])
     solution = np.asarray(np.linalg.lstsq(homogeneous, target, rcond=None)[0], dtype=np.float64)
     return solution[:-1].T, solution[-1]
-
-
-def effective_rank(plain: ArrayLike) -> float:
-    """In how many directions rows [n, d] vary: e to the entropy of the shares of variance, between 1 and d.
-
-    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007, on the covariance.
-    """
-    rows = as_rows(plain)
-    variances = np.square(np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False))
-    shares = variances[variances > 0] / variances.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 1.0
 
 
 @dataclass(frozen=True, eq=False)

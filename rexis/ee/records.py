@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rexis.errors import KeyFileError, PrivacyBudgetExceededError
@@ -125,7 +127,7 @@ class RecordCounter:
             yield file
 
 
-def effective_rank(rows: Tensor) -> float:
+def effective_rank(rows: Tensor | NDArray[np.float64]) -> float:
     """In how many directions rows vary: exp of the entropy of the spectrum of their covariance, from 1 to d.
 
     An attacker with as many known pairs reads most of the variance of other rows: on the breast-cancer set (30 columns) it is 6.6, and
@@ -136,8 +138,9 @@ def effective_rank(rows: Tensor) -> float:
 
     Source: Roy and Vetterli, The effective rank (EUSIPCO 2007), with variances in place of singular values.
     """
-    if rows.ndim != 2 or len(rows) < 2 or not rows.is_floating_point():
-        raise ValueError(f"expected floats [n, d] with at least 2 rows, got {rows.dtype} of shape {list(rows.shape)}")
-    variances = torch.linalg.svdvals(rows.double() - rows.double().mean(dim=0)).square()
+    values = torch.as_tensor(rows)
+    if values.ndim != 2 or len(values) < 2 or not values.is_floating_point():
+        raise ValueError(f"expected floats [n, d] with at least 2 rows, got {values.dtype} of shape {list(values.shape)}")
+    variances = torch.linalg.svdvals(values.double() - values.double().mean(dim=0)).square()
     total = variances.sum()
     return float(torch.exp(torch.special.entr(variances / total).sum())) if total > 0 else 1.0

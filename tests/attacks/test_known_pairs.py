@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rexis import ee
-from rexis.attacks.known_pairs import effective_rank, known_pair_curve, recover_key
+from rexis.attacks.known_pairs import known_pair_curve, recover_key
 from rexis.attacks.readings import explained_variance
 from rexis.models.builders import build
 from rexis.models.mlp import MLPConfig
@@ -82,8 +82,8 @@ def test_noise_blunts_sixty_pairs(sigma: float, least: float, most: float) -> No
 
 
 def test_independent_columns_have_full_rank() -> None:
-    assert effective_rank(np.random.default_rng(3).standard_normal((4000, D))) > D - 1
-    assert effective_rank(np.outer(np.arange(9.0), np.ones(D))) == pytest.approx(1)
+    assert ee.effective_rank(np.random.default_rng(3).standard_normal((4000, D))) > D - 1
+    assert ee.effective_rank(np.outer(np.arange(9.0), np.ones(D))) == pytest.approx(1)
 
 
 def test_pairs_that_leave_nobody_unknown_are_refused() -> None:

@@ -8,8 +8,9 @@ from rexis.attacks.cohort_alignment import cohort_reading
 from rexis.attacks.exposure import Exposure, Floats
 from rexis.attacks.geometry import geometry_reading
 from rexis.attacks.independent_components import component_reading
-from rexis.attacks.known_pairs import effective_rank, known_pair_curve
+from rexis.attacks.known_pairs import known_pair_curve
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
+from rexis.ee import effective_rank
 
 # Rows that the attacks work on: their costs grow with the square or the cube, their figures hardly.
 COHORT_ROWS: Final = 300

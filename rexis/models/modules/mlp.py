@@ -58,10 +58,10 @@ def describe(model: nn.Module) -> MLPConfig | LogisticConfig:
     """
     if not isinstance(model, nn.Sequential) or not model or not isinstance(model[-1], nn.Linear):
         raise UnsupportedLayerError(f"expected an nn.Sequential that begins and ends with nn.Linear, got {type(model).__name__}")
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm1d):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
             raise UnsupportedLayerError(
-                f"{layer}: its mean and variance are no parameters and move with each batch of training; for inference fold it "
+                f"{module}: its mean and variance are no parameters and move with each batch of training; for inference fold it "
                 "(rexis.ee.canonical_model), for training take a model with LayerNorm"
             )
     layers = list(_hidden_layers(list(model)[:-1]))

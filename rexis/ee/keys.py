@@ -163,7 +163,12 @@ class Key:
         if self.records is not None:
             # First, because a key without its count is of no use, and a count without its key does no harm.
             self.counter(path).create()
-        key_files.write(Path(path), self._document(), passphrase)
+        try:
+            key_files.write(Path(path), self._document(), passphrase)
+        except BaseException:
+            if self.records is not None:
+                self.counter(path).path.unlink()
+            raise
 
     def counter(self, path: Path | str, *, rank: float | None = None) -> RecordCounter:
         """What counts the records of this key.
@@ -276,8 +281,8 @@ def keygen(
         condition: above 1, dense keys for inference are drawn from all invertible matrices whose condition number it bounds; the float
             error grows with it (keep it under 3 in bf16, 10 in f32).
         labels: "split" if the owner computes the loss in training.
-        records: how many rows (or token ids) may be keyed in all; None for no budget. Fewer than the effective rank of the owner's data
-            (`rexis.ee.effective_rank`) leave known pairs too few to read the others.
+        records: how many rows (or token ids) may be keyed in all; None for no budget. Records known in plain begin to give others away at
+            a quarter of the effective rank of the owner's data (`rexis.ee.effective_rank`), and give away all at d + 1.
         scheme: what is done to inputs before they are keyed (`rexis.ee.schemes`); "ckks" encrypts them instead.
         sigma: of schemes "noise" and "client_encoder", the standard deviation of the noise on rows or embeddings.
         encoder: of scheme "client_encoder", the public module that runs at the owner.

@@ -136,6 +136,12 @@ def test_a_saved_key_has_its_count_beside_it(tmp_path: Path) -> None:
     assert not (tmp_path / "key").exists()
 
 
+def test_a_key_that_is_not_written_leaves_no_count_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="passphrase"):
+        KEY.save(tmp_path / "key", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_limit_of_the_warning_comes_before_correlated_records_are_read() -> None:
     """Correction 5: on real, correlated columns d/2 pairs read nearly everything, fewer than a quarter of the effective rank little."""
     data = torch.from_numpy(load_breast_cancer().data)

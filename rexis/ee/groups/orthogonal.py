@@ -69,8 +69,8 @@ class FastOrthogonal(Group):
 
     The key space is finite: at most (2^d d!)^3 elements, 2^142,000 at d = 4096, or (2^2d d!)^3 if d is no power of two, against the
     d(d-1)/2 dimensions of all orthogonal matrices. That is more than the seed has, but so few that by counting two known pairs determine
-    the element, where a Haar matrix needs d. No way to find it from two is known to us, and d + 1 give away either kind. The entries have
-    the moments of a Haar matrix up to the fourth; higher ones are not claimed.
+    the element, where a Haar matrix needs d - 1. No way to find it from two is known to us, and d + 1 give away either kind. The entries
+    have the moments of a Haar matrix up to the fourth; higher ones are not claimed.
 
     Source: rounds of signs and Hadamard transforms, Yu et al., Orthogonal Random Features (NeurIPS 2016), section 5.
 

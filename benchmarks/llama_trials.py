@@ -1,7 +1,7 @@
 """Encrypted fine-tuning of a Llama beside plaintext fine-tuning, over texts of diagnoses: in full on a small one, LoRA on SmolLM2-135M.
 
-The small one is `specs/equivariant-encryption.md`'s: 4 layers of width 256, 8 query heads on 2 of keys and values, private random
-weights; it reads bytes. Adapters sit on every attention projection and belong to the canonical model.
+The small one has 2 layers of width 64, 4 query heads on 2 of keys and values, and private random weights; it reads bytes. Adapters sit
+on every attention projection and belong to the canonical model.
 """
 
 import copy
@@ -22,7 +22,7 @@ from rexis.models.llama import LlamaConfig
 from rexis.models.spec import ModelSpec
 from rexis.training.encrypted import Batch, Objective
 
-SMALL = LlamaConfig(256, 256, 4, 8, 2, 32, 688, 512, "10000.0", "1e-05")
+SMALL = LlamaConfig(256, 64, 2, 4, 2, 16, 172, 512, "10000.0", "1e-05")
 BATCH, LENGTH = 4, 32
 LORA_BATCH, LORA_LENGTH = 2, 12
 RANK = 8

@@ -64,15 +64,19 @@ def tokens(tokenizer: Any, length: int) -> Tensor:
 
 
 def run(*, quick: bool) -> dict[str, float]:
-    """Figures of `smollm2`."""
-    return measure(*load(), quick=quick)
+    """Figures of `smollm2`, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures = measure(*load(), quick=quick)
+    torch.set_num_threads(threads)
+    return figures
 
 
 @torch.no_grad()
 def measure(model: nn.Module, tokenizer: Any, *, quick: bool) -> dict[str, float]:
     """Figures of the dense key for inference, by name."""
     ids = tokens(tokenizer, 64)
-    key = ee.keygen(model, knowledge="private", seed=bytes(32))
+    key = _key(model)
     keyed, keyed_ids = ee.encrypt_model(model, key), ee.encrypt_inputs(ids, key)
     exact = exact_logits(model, ids)
     scale = exact.abs().max()
@@ -87,7 +91,7 @@ def measure(model: nn.Module, tokenizer: Any, *, quick: bool) -> dict[str, float
         "plain_plain_ratio": median_ratio(plain, copied),
         "expansion": keyed_ids.nbytes / ids.nbytes,
         "parameter_expansion": _bytes(keyed) / _bytes(model),
-        "keygen_s": seconds(lambda: ee.keygen(model, knowledge="private").site_keys),
+        "keygen_s": seconds(lambda: _key(model).site_keys),
         "encrypt_model_s": seconds(lambda: ee.encrypt_model(model, key)),
         "generated_tokens": generated,
         "generated_tokens_equal": equal,
@@ -121,7 +125,7 @@ def low_precision(model: nn.Module, ids: Tensor, exact: Tensor) -> dict[str, flo
         short = {torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
         add(f"{short}_plain", in_dtype(model, dtype)(ids).logits)
         for condition in CONDITIONS:
-            key = ee.keygen(model, knowledge="private", seed=bytes(32), condition=condition)
+            key = _key(model, condition)
             keyed = in_dtype(ee.encrypt_model(model, key), dtype)
             add(f"{short}_condition_{condition:g}", ee.decrypt_outputs(keyed(ee.encrypt_inputs(ids, key)).logits.double(), key))
     return figures
@@ -144,6 +148,11 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy in another dtype; rotary frequencies stay in f32, as they are computed."""
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     return assemble(describe(model), tensors).eval()
+
+
+def _key(model: nn.Module, condition: float = 1.0) -> ee.Key:
+    # The base is public, so that the key is obfuscation only; error and time do not depend on who holds the weights.
+    return ee.keygen(model, knowledge="public", accept_known_base_risk=True, seed=bytes(32), condition=condition)
 
 
 def _forward(model: nn.Module, ids: Tensor) -> Callable[[], object]:

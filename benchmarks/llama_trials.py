@@ -1,7 +1,7 @@
 """Encrypted fine-tuning of a Llama beside plaintext fine-tuning, over texts of diagnoses: in full on a small one, LoRA on SmolLM2-135M.
 
-The small one is `specs/equivariant-encryption.md`'s: 4 layers of width 256, 8 query heads on 2 of keys and values, private random
-weights; it reads bytes. Adapters sit on every attention projection and belong to the canonical model.
+The small one has 2 layers of width 64, 4 query heads on 2 of keys and values, and private random weights; it reads bytes. Adapters sit
+on every attention projection and belong to the canonical model.
 """
 
 import copy
@@ -20,13 +20,21 @@ from rexis.ee.keys import Suite
 from rexis.models.builders import build
 from rexis.models.llama import LlamaConfig
 from rexis.models.spec import ModelSpec
-from rexis.training.encrypted import Batch, Objective
+from rexis.training.encrypted import Batch, Objective, Recipe
 
-SMALL = LlamaConfig(256, 256, 4, 8, 2, 32, 688, 512, "10000.0", "1e-05")
+SMALL = LlamaConfig(256, 64, 2, 4, 2, 16, 172, 512, "10000.0", "1e-05")
 BATCH, LENGTH = 4, 32
 LORA_BATCH, LORA_LENGTH = 2, 12
 RANK = 8
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+# Rates at which adapters of a trained base learn. At those of `RECIPES` the loss climbs from 7.6 to 12, in the plain and in the keyed run,
+# and two runs that differ in their rounding end anywhere.
+LORA_RECIPES = {
+    "sgd": Recipe("sgd", 2e-3, {"momentum": 0.9, "weight_decay": 0.01}, clipping_norm=1.0),
+    "adam-per-tensor": Recipe("adam-per-tensor", 1e-4, {"weight_decay": 0.01}),
+    "muon": Recipe("muon", 1e-3),
+}
 
 PAIRS: tuple[tuple[Suite, str], ...] = (("dense", "sgd"), ("dense", "adam-per-tensor"), ("dense", "muon"), ("permutation", "adamw"))
 
@@ -40,7 +48,7 @@ def run_lora(*, quick: bool) -> dict[str, dict[str, float]]:
     """`smollm2-lora_dense_<optimizer>`."""
     base, tokenizer = load()
     chosen, steps = (["sgd"], 5) if quick else (["sgd", "adam-per-tensor", "muon"], 100)
-    return {f"smollm2-lora_dense_{name}": compare(lora_trial(base, tokenizer, "dense", steps=steps), RECIPES[name]) for name in chosen}
+    return {f"smollm2-lora_dense_{name}": compare(lora_trial(base, tokenizer, "dense", steps=steps), LORA_RECIPES[name]) for name in chosen}
 
 
 def small_trial(suite: Suite, *, steps: int) -> Trial:

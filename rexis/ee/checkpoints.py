@@ -154,7 +154,8 @@ def _write_configs(source: Path, target: Path, key: Key, dtypes: Mapping[str, to
     dtype = next(iter(dtypes.values()))
     _write_document(target / CONFIG, library_config(key.spec, _document(source / CONFIG), dtype, move))
     if (source / GENERATION_CONFIG).exists():
-        generation = _document(source / GENERATION_CONFIG)
+        # Names that begin so say where a config came from.
+        generation = {name: value for name, value in _document(source / GENERATION_CONFIG).items() if not name.startswith("_")}
         _write_document(target / GENERATION_CONFIG, generation | moved_ids(generation, move))
 
 

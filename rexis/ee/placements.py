@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rexis.ee.groups import Transform
 from rexis.ee.site_keys import SiteKey
+from rexis.errors import VerificationError
 
 Read = Callable[[str], Tensor]
 
@@ -141,9 +142,17 @@ def decrypt_tensor(placement: Placement, read: Read, keys: Mapping[str, SiteKey]
 
     Args:
         read: gives a tensor of the keyed model.
+
+    Raises:
+        VerificationError: a tensor that holds a constant came back with something else: it was trained, and the model is another one.
     """
     plain = read(placement.name).to(torch.float64, copy=True)
     shape = plain.shape
+    if placement.fill is not None and bool((plain != placement.fill).any()):
+        raise VerificationError(
+            f"{placement.name}: expected {placement.fill} throughout, as it was sent: what it held is folded into other tensors, "
+            "and training it beside them is no training of the plain model"
+        )
     rule = placement.shift
     if rule is not None:
         if keys[rule.source].shift.any():

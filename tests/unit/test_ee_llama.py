@@ -11,8 +11,8 @@ from transformers import LlamaForCausalLM
 
 from rexis import ee
 from rexis.ee.families import llama
-from rexis.ee.groups import Orthogonal, PlaneScalings, QuarterTurns
-from rexis.errors import KeyFileError, MalformedMessageError, UnsupportedLayerError
+from rexis.ee.groups import FastOrthogonal, Orthogonal, PlaneScalings, QuarterTurns
+from rexis.errors import KeyFileError, MalformedMessageError, UnsupportedLayerError, VerificationError
 from rexis.models.builders import build, describe
 from rexis.models.llama import LlamaConfig
 from rexis.models.modules.llama import library_config, read_document
@@ -138,6 +138,26 @@ def test_adapters_and_exchanged_layers_are_refused() -> None:
         describe(exchanged)
     with pytest.raises(KeyFileError, match="the key is for"):
         ee.encrypt_model(model_of(), ee.keygen(ModelSpec(dataclasses.replace(CONFIG, layers=1)), knowledge="private"))
+
+
+def test_gains_that_a_provider_trained_although_they_were_folded_are_refused() -> None:
+    key = ee.keygen(model_of(), mode="train", knowledge="private", seed=bytes(32))
+    keyed: Any = ee.encrypt_model(model_of(), key)
+    with torch.no_grad():
+        keyed.model.layers[1].input_layernorm.weight[3] += 1e-3
+    with pytest.raises(VerificationError, match=r"layers\.1\.input_layernorm"):
+        ee.decrypt_model(keyed, key)
+
+
+def test_a_wide_residual_stream_takes_the_fast_key() -> None:
+    config = LlamaConfig(16, 2048, 1, 2, 1, 4, 8, 16, "10000.0", "1e-05")
+    model, ids = model_of(config), torch.arange(10).reshape(2, 5)
+    key = ee.keygen(model, knowledge="private", seed=bytes(32))
+    assert isinstance(key.site_keys["residual"].transform, FastOrthogonal)
+    with torch.no_grad():
+        expected = model(ids).logits
+        found = ee.decrypt_outputs(ee.encrypt_model(model, key)(ee.encrypt_inputs(ids, key)).logits, key)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_one_model_has_one_document() -> None:

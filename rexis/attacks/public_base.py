@@ -23,7 +23,7 @@ from rexis.attacks.weights import Matrix, ResidualView, residual_view
 
 # A step that moves Q by less than this, relative to ‖Q‖, is the last one.
 TOLERANCE = 1e-7
-MAX_TABLE_ROWS = 4096
+MAX_TABLE_ROWS = 2048
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,13 +26,13 @@ class VocabularyMatch:
     """What the tables alone gave away.
 
     Attributes:
-        by_length: int64 [v], the token of each keyed row by the rank of lengths alone.
+        by_norm: int64 [v], the token of each keyed row by the rank of lengths alone.
         tokens: int64 [rows], the token of each keyed row that was read.
         matrix: f64 [d, d], the attacker's Q.
         fit: ‖E'Q - E[tokens]‖ / ‖E'‖: 0 for the exact key, near 1 or above if nothing was found.
     """
 
-    by_length: NDArray[np.int64]
+    by_norm: NDArray[np.int64]
     tokens: NDArray[np.int64]
     matrix: Matrix
     fit: float
@@ -52,12 +52,12 @@ def match_vocabulary(base: ArrayLike, keyed: ArrayLike, *, rows: ArrayLike | Non
     if table.ndim != 2 or table.shape != seen.shape:
         raise ValueError(f"expected tables [v, d], got {table.shape} and {seen.shape}")
     order, order_seen = (np.argsort(np.linalg.norm(each, axis=1)) for each in (table, seen))
-    by_length = np.empty(len(table), dtype=np.int64)
-    by_length[order_seen] = order
+    by_norm = np.empty(len(table), dtype=np.int64)
+    by_norm[order_seen] = order
     matrix = recover_from_views(_slices(table, order), _slices(seen, order_seen)).matrix
     read = seen if rows is None else seen[np.asarray(rows)]
     tokens = match_rows(read @ matrix, table)
-    return VocabularyMatch(by_length, tokens, matrix, float(np.linalg.norm(read @ matrix - table[tokens]) / np.linalg.norm(read)))
+    return VocabularyMatch(by_norm, tokens, matrix, float(np.linalg.norm(read @ matrix - table[tokens]) / np.linalg.norm(read)))
 
 
 def _slices(table: Matrix, order: NDArray[np.int64]) -> ResidualView:

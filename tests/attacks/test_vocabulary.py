@@ -21,16 +21,16 @@ def attacked(table: Array, drift: float = 0.0) -> VocabularyMatch:
 
 def test_two_tables_give_every_token_and_the_key_away() -> None:
     found = attacked(TABLE)
-    assert share_matched(found.by_length, ORDER) == 1.0
+    assert share_matched(found.by_norm, ORDER) == 1.0
     assert share_matched(found.tokens, ORDER) == 1.0
     assert rotation_error(found.matrix, KEY) < 1e-12
     assert found.fit < 1e-12
 
 
-@pytest.mark.parametrize(("drift", "by_length"), [(1e-3, 0.95), (1e-2, 0.5), (0.1, 0.1)])
-def test_drift_spoils_the_norms_and_not_the_attack(drift: float, by_length: float) -> None:
+@pytest.mark.parametrize(("drift", "by_norm"), [(1e-3, 0.95), (1e-2, 0.5), (0.1, 0.1)])
+def test_drift_spoils_the_norms_and_not_the_attack(drift: float, by_norm: float) -> None:
     found = attacked(TABLE, drift)
-    assert share_matched(found.by_length, ORDER) < by_length
+    assert share_matched(found.by_norm, ORDER) < by_norm
     assert share_matched(found.tokens, ORDER) == 1.0
 
 

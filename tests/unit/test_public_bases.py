@@ -128,6 +128,8 @@ def test_no_keyed_folder_of_it(tmp_path: Path) -> None:
     model = build(spec, seed=1)
     planted(model.get_parameter("model.layers.0.self_attn.q_proj.weight"))
     model.save_pretrained(tmp_path / "plain")
+    refused = CliRunner().invoke(app, ["ee", "keygen", str(tmp_path / "plain"), "--knowledge", "private", "-o", str(tmp_path / "key")])
+    assert "all-MiniLM-L6-v2" in refused.output
     with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
         encrypt_checkpoint(tmp_path / "plain", tmp_path / "keyed", ee.keygen(spec, knowledge="private"))
     assert not (tmp_path / "keyed").exists()

@@ -13,7 +13,7 @@ from rexis.cli.output import console, print_json
 from rexis.ee.records import SUFFIX
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
-from rexis.models.public_bases import refuse_public_base
+from rexis.models.public_bases import listed_shapes, refuse_public_base
 
 
 def keygen(
@@ -29,8 +29,9 @@ def keygen(
     as_json: bool,
 ) -> None:
     """Make a key file and print what the key is for."""
-    if model is not None and knowledge == "private":
-        refuse_public_base(read_tensors(model))
+    weights = spec if model is None and spec.is_dir() else model
+    if weights is not None and knowledge == "private":
+        refuse_public_base(read_tensors(weights, listed_shapes()))
     try:
         key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept, records=records)
     except ValueError as error:

@@ -25,6 +25,7 @@ def test_help_lists_the_subjects() -> None:
     listed = benchmarks("--help")
     assert "ee " in listed
     assert "training " in listed
+    assert "attacks " in listed
     assert "chain " in listed
 
 

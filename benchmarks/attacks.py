@@ -1,7 +1,7 @@
 """What attacks on data read, beside what chance or the upload as it is gives (`specs/equivariant-encryption.md` 1d, 1e, corrections, item 6).
 
-Breast cancer set of scikit-learn, half of it the victim's and half the attacker's; ICD-10-CM texts in pieces of MiniLM's tokenizer, both of
-which come with `make setup-bench`. No figure is a bound: another attack may read more.
+Breast cancer set of scikit-learn, half of it the victim's and half the attacker's; ICD-10-CM texts in pieces of MiniLM's tokenizer, both
+from `make setup-bench`. No figure is a bound: another attack may read more.
 """
 
 from collections.abc import Callable, Mapping

@@ -45,6 +45,16 @@ def test_batches_below_the_width_do_not_align() -> None:
     assert np.mean([found.figures["covariance_r2"] for found in readings]) < 0.35
 
 
+def test_what_is_read_does_not_depend_on_the_truth_that_judges_it_or_on_the_key() -> None:
+    generator = np.random.default_rng(6)
+    world = halves(generator)
+    rows, reference = world.rows[:90], world.reference[:90]
+    seen = keyed(rows, generator)
+    found = cohort_reading(seen, reference, truth=rows)
+    assert np.array_equal(cohort_reading(seen, reference, truth=generator.standard_normal(rows.shape)).rows, found.rows)
+    assert cohort_reading(keyed(rows, generator), reference, truth=rows).figures == pytest.approx(found.figures, abs=1e-6)
+
+
 def test_the_attacker_can_tell_a_good_turn_from_a_bad_one() -> None:
     generator = np.random.default_rng(5)
     world = halves(generator)

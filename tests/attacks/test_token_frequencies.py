@@ -1,7 +1,7 @@
 """A permuted vocabulary against text of the same kind: spec, corrections, item 6.
 
-There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens, and 500 texts 12 % of the ids. This attack reads 97 % and
-85 %, and 78 % (`python -m benchmarks attacks`, on those texts). Here a language of 500 words stands for them.
+There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens, and 500 texts 12 % of the ids. This attack reads 97 %
+and 85 %, and 78 % (`python -m benchmarks attacks`, on those texts). Here a language of 500 words stands for them.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What attacks on data read, beside what chance or the upload as it is gives (`specs/equivariant-encryption.md` 1d, 1e, corrections, item 6).
+"""What attacks on data read, beside what chance or the unattacked upload gives (`specs/equivariant-encryption.md` 1d, 1e, corrections).
 
 Breast cancer set of scikit-learn, half of it the victim's and half the attacker's; ICD-10-CM texts in pieces of MiniLM's tokenizer, both
 from `make setup-bench`. No figure is a bound: another attack may read more.

@@ -35,7 +35,7 @@ def test_a_cohort_of_another_kind_does_not_help() -> None:
 
 
 def test_a_key_for_each_small_batch_hides_values_more_than_people() -> None:
-    """Spec 1e: covariance alignment alone reads nothing at 16 records, if nothing links the batches. Who is who within a batch is told still."""
+    """Spec 1e: covariances alone read nothing at 16 records, if nothing links the batches. Who is who within a batch is told still."""
     generator = np.random.default_rng(4)
     world = halves(generator)
     batches = [world.rows[start : start + 16] for start in range(0, 272, 16)]

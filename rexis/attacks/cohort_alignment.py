@@ -20,6 +20,7 @@ import ot
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from rexis.attacks.procrustes import nearest_orthogonal
 from rexis.attacks.readings import Rows, as_pairs, as_rows, explained_variance, reidentification_rate
 
 MAX_STEPS = 15
@@ -92,8 +93,7 @@ def refine(keyed: ArrayLike, reference: ArrayLike, turn: Rows, *, steps: int = M
     masses = [np.full(len(rows), 1 / len(rows)) for rows in (seen, cohort)]
     for _ in range(steps):
         plan = ot.emd(*masses, cdist(seen @ turn, cohort, "sqeuclidean"))
-        left, _values, right = np.linalg.svd(seen.T @ plan @ cohort)
-        turned = left @ right
+        turned = nearest_orthogonal(seen.T @ plan @ cohort)
         still = np.abs(turned - turn).max() < _STILL
         turn = turned
         if still:

@@ -68,6 +68,20 @@ def invert_gradient(weight_gradient: ArrayLike, bias_gradient: ArrayLike, *, imp
     return np.vstack([weights[told] / biases[told, None], together[None][: int(told.any())]])
 
 
+def read_ids(embedding_gradient: ArrayLike) -> NDArray[np.int64]:
+    """Ids of the tokens in a batch, int64 in order: an embedding table's gradient [v, d] is zero in all other rows.
+
+    A tied head moves every row, and nothing is told. Under a permuted vocabulary these are keyed ids (see `token_frequencies`).
+
+    Raises:
+        ValueError: no matrix, or values that are not finite.
+    """
+    gradient = np.asarray(embedding_gradient, dtype=np.float64)
+    if gradient.ndim != 2 or not np.isfinite(gradient).all():
+        raise ValueError(f"expected a finite gradient [v, d], got shape {gradient.shape}")
+    return np.flatnonzero(np.abs(gradient).max(axis=1, initial=0.0) > 0)
+
+
 def imprint(direction: ArrayLike, units: int, *, mean: float, deviation: float) -> tuple[Rows, NDArray[np.float64]]:
     """Weights [units, d] and biases [units] of a ReLU layer that sorts records by what `direction` measures.
 

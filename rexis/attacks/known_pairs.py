@@ -2,7 +2,7 @@
 
 The attacker knows: m plain rows and the same rows keyed (public, guessable or planted records), nothing of weights or outputs.
 Method: least squares in both directions. x' = T x + δ is determined by d + 1 affinely independent pairs; fewer leave open the directions
-that they do not span, and correlated records hardly vary there. Noise before the key is met with ridge regression.
+that they do not span, and correlated records hardly vary there. Noise or a client-side layer before the key is met with ridge regression.
 Cost: O(m d²), milliseconds at d = 768.
 If it fails: these pairs do not span the records; more pairs, or other ones, may.
 Measured in `specs/equivariant-encryption.md` 1d (a), 1e and corrections, item 5.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 
-from rexis.attacks.readings import as_pairs, explained_variance
+from rexis.attacks.readings import as_rows, explained_variance
 from rexis.ee import effective_rank
 
 # Of the effective rank of the owner's data: where a warning is due.
@@ -29,9 +29,9 @@ class RecoveredKey:
     """An affine map that explains the known pairs, of least norm where they leave a choice, and the one that leads back.
 
     Attributes:
-        matrix: f64 [d, d], the attacker's T.
-        shift: f64 [d], the attacker's δ.
-        inverse: f64 [d, d], fitted from keyed to plain: with fewer than d + 1 pairs inverting `matrix` would blow up what they left open.
+        matrix: f64 [k, d], the attacker's T; k = d but for a client-side layer before the key.
+        shift: f64 [k], the attacker's δ.
+        inverse: f64 [d, k], fitted from keyed to plain: with fewer than d + 1 pairs inverting `matrix` would blow up what they left open.
         centre: f64 [d], plain row that the keyed zero is read as.
     """
 
@@ -47,7 +47,7 @@ class RecoveredKey:
         return cls(matrix, shift, inverse, -inverse @ shift)
 
     def decrypt(self, keyed: ArrayLike) -> NDArray[np.float64]:
-        """The attacker's reading of keyed rows [n, d]."""
+        """The attacker's reading of keyed rows [n, k]."""
         return np.asarray(np.asarray(keyed, dtype=np.float64) @ self.inverse.T + self.centre, dtype=np.float64)
 
 
@@ -55,16 +55,17 @@ def recover_key(plain: ArrayLike, keyed: ArrayLike, *, noisy: bool = False) -> R
     """Least squares over known pairs.
 
     Args:
-        plain, keyed: floats [m, d], row by row the same records; m of any size.
-        noisy: the attacker knows that noise was added before the key, so that he reads by ridge regression, its strength chosen by
-            generalised cross-validation; needs three pairs.
+        plain: floats [m, d]; m of any size.
+        keyed: floats [m, k], row by row the same records; k = d for EE, while a client-side layer before the key may have another width.
+        noisy: the attacker knows that the map is not exactly affine (noise or a client-side layer before the key), so that he reads by
+            ridge regression, its strength chosen by generalised cross-validation; needs three pairs.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: other shapes.
     """
     known, seen = np.asarray(plain, dtype=np.float64), np.asarray(keyed, dtype=np.float64)
-    if known.ndim != 2 or known.shape != seen.shape:
-        raise ValueError(f"expected pairs [m, d], got {known.shape} and {seen.shape}")
+    if known.ndim != 2 or seen.ndim != 2 or len(known) != len(seen):
+        raise ValueError(f"expected pairs [m, d] and [m, k], got {known.shape} and {seen.shape}")
     matrix, shift = _affine(known, seen)
     if not noisy or len(known) < 3:
         return RecoveredKey(matrix, shift, *_affine(seen, known))
@@ -73,7 +74,7 @@ def recover_key(plain: ArrayLike, keyed: ArrayLike, *, noisy: bool = False) -> R
 
 
 def _affine(source: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrix [d, d] and shift [d] of least norm with target ≈ source matrixᵗ + shift."""
+    """Matrix [k, d] and shift [k] of least norm with target [m, k] ≈ source [m, d] matrixᵗ + shift."""
     homogeneous = np.hstack([source, np.ones((len(source), 1))])
     solution = np.asarray(np.linalg.lstsq(homogeneous, target, rcond=None)[0], dtype=np.float64)
     return solution[:-1].T, solution[-1]
@@ -85,8 +86,8 @@ class KnownPairCurve:
 
     Attributes:
         curve: pairs → R² of the other records.
-        figures: `r2_1_percent`, `r2_10_percent`, `r2_d_plus_1` (left out where there are too few records), `effective_rank`, and
-            `warn_pairs`, from how many known records on a warning is due.
+        figures: `r2_1_percent`, `r2_10_percent`, `r2_d_plus_1` (d of the keyed rows; left out where there are too few records),
+            `effective_rank`, and `warn_pairs`, from how many known records on a warning is due.
     """
 
     curve: Mapping[int, float]
@@ -99,17 +100,19 @@ def known_pair_curve(
     """Give the attacker more and more pairs, drawn at random.
 
     Args:
-        keyed: floats [n, d], what the provider sees.
+        keyed: floats [n, k], what the provider sees.
         truth: floats [n, d], the same rows in plain: the attacker's pairs, and the yardstick for all others.
         generator: draws which records are known.
         pairs: further numbers of pairs to try.
         noisy: as in `recover_key`.
 
     Raises:
-        ValueError: shapes that differ, values that are not finite, or a number of pairs that leaves no record unknown.
+        ValueError: other shapes, values that are not finite, or a number of pairs that leaves no record unknown.
     """
-    plain, seen = as_pairs(truth, keyed)
-    count, width = plain.shape
+    plain, seen = as_rows(truth), as_rows(keyed)
+    if len(plain) != len(seen):
+        raise ValueError(f"expected pairs [n, d] and [n, k], got {plain.shape} and {seen.shape}")
+    count, width = seen.shape
     points = {"r2_1_percent": max(1, count // 100), "r2_10_percent": max(1, count // 10), "r2_d_plus_1": width + 1}
     tried = {number for number in points.values() if number <= count - 2} | set(pairs)
     if not all(0 < number <= count - 2 for number in tried):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.random import Generator
 
-from rexis.attacks.gradient_inversion import gradient_reading, imprint, invert_gradient
+from rexis.attacks.gradient_inversion import gradient_reading, imprint, invert_gradient, read_ids
 from rexis.attacks.readings import explained_variance
 from tests.attacks.cohorts import halves
 from tests.attacks.keyed_weights import Array, orthogonal
@@ -92,6 +93,15 @@ def test_under_a_key_the_provider_reads_keyed_rows_and_a_member_the_records() ->
     found = gradient_reading(*keyed, truth=rows @ key.T)
     assert found.figures["recovered"] == 1
     assert explained_variance(np.vstack([rows, -rows]), np.vstack([found.candidates[:1] @ key, -rows])) > 1 - 1e-12
+
+
+def test_the_gradient_of_an_embedding_table_is_the_bag_of_words() -> None:
+    table = torch.nn.Embedding(1000, 16)
+    ids = torch.tensor([[7, 999, 7, 30], [0, 30, 512, 7]])
+    torch.nn.functional.gelu(table(ids)).square().sum().backward()
+    assert read_ids(table.weight.grad.numpy()).tolist() == [0, 7, 30, 512, 999]
+    with pytest.raises(ValueError, match="finite gradient"):
+        read_ids(np.zeros(4))
 
 
 def test_an_empty_gradient_holds_nothing() -> None:

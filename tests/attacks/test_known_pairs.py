@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer
 
 from rexis import ee
 from rexis.attacks.known_pairs import known_pair_curve, recover_key
@@ -10,7 +11,7 @@ from rexis.attacks.readings import explained_variance
 from rexis.models.builders import build
 from rexis.models.mlp import MLPConfig
 from rexis.models.spec import ModelSpec
-from tests.attacks.cohorts import halves, keyed
+from tests.attacks.cohorts import halves, keyed, standardised
 
 D = 30
 SPEC = ModelSpec(MLPConfig(D, (64,), 2))
@@ -79,6 +80,16 @@ def test_noise_blunts_sixty_pairs(sigma: float, least: float, most: float) -> No
     plain = halves(generator).rows
     found = known_pair_curve(keyed(plain, generator, noise=sigma), truth=plain, generator=generator, pairs=(60,), noisy=True)
     assert least < found.curve[60] < most
+
+
+# Spec 1e: .61 / .87 / .93 / .95 / .96 with plain ridge.
+@pytest.mark.parametrize(("pairs", "least", "most"), [(10, 0.6, 0.88), (31, 0.85, 0.97), (130, 0.94, 0.99), (280, 0.95, 0.995)])
+def test_a_private_first_layer_takes_the_exact_break_and_leaves_the_approximate_one(pairs: int, least: float, most: float) -> None:
+    generator = np.random.default_rng(4)
+    plain = standardised(load_breast_cancer().data)
+    hidden = np.maximum(plain @ generator.normal(size=(D, 64)) / D**0.5 + 0.1 * generator.normal(size=64), 0)
+    found = known_pair_curve(keyed(hidden, generator), truth=plain, generator=generator, pairs=(pairs,), noisy=True)
+    assert least < found.curve[pairs] < most
 
 
 def test_independent_columns_have_full_rank() -> None:

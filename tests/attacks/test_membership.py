@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.random import Generator
 from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import cross_entropy
 
+from rexis import ee
 from rexis.attacks.membership import Fit, Losses, LossFunction, auc_bound, calibrate, membership_reading, train_shadows
+from rexis.models.builders import build
+from rexis.models.mlp import MLPConfig
+from rexis.models.spec import ModelSpec
 from tests.attacks.keyed_weights import Array
 
 D, MEMBERS, SHADOWS = 100, 100, 16
@@ -78,6 +84,20 @@ def test_differential_privacy_bounds_both() -> None:
         assert np.mean([each[statistic] for each in found]) < auc_bound(mu) + 0.04
     assert auc_bound(mu) == pytest.approx(0.638, abs=1e-3)
     assert auc_bound(0) == 0.5
+
+
+def test_a_keyed_model_tells_its_members_just_as_well() -> None:
+    """EE is exact, so that its holder sees the same losses on keyed candidates."""
+    model = build(ModelSpec(MLPConfig(30, (8,), 2)), seed=1, dtype=torch.float64)
+    key = ee.keygen(model, mode="train", knowledge="private", seed=bytes(range(32)))
+    rows = torch.randn(60, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.arange(60) % 2
+    with torch.no_grad():
+        plain = cross_entropy(model(rows), labels, reduction="none").numpy()
+        answers = ee.encrypt_model(model, key)(ee.encrypt_inputs(rows, key))
+        keyed = cross_entropy(answers, ee.encrypt_labels(labels, key), reduction="none").numpy()
+    assert abs(plain - keyed).max() < 1e-9
+    assert membership_reading(keyed[:30], keyed[30:]).figures == membership_reading(plain[:30], plain[30:]).figures
 
 
 def test_losses_of_no_difference_are_chance() -> None:

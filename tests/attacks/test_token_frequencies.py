@@ -1,7 +1,7 @@
 """A permuted vocabulary against text of the same kind: spec, corrections, item 6.
 
-There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens; this attack reads 96 and 82 %. The
-texts are not installed for tests: a language of 500 words with Zipf frequencies stands for them.
+There 3,000 ICD texts gave 81 % of the 400 commonest ids and 72 % of running tokens, and 500 texts 12 % of the ids. This attack reads 97 %
+and 85 %, and 78 % (`python -m benchmarks attacks`, on those texts). Here a language of 500 words stands for them.
 """
 
 import numpy as np
@@ -59,7 +59,7 @@ def test_fewer_texts_under_a_key_are_read_less() -> None:
 
 def test_text_of_another_kind_tells_nothing() -> None:
     generator = np.random.default_rng(3)
-    top, running = read(OURS.texts(1000, generator), OTHERS.texts(2000, generator), generator)
+    top, running = read(OURS.texts(500, generator), OTHERS.texts(1000, generator), generator)
     assert top < 0.04
     assert running < 0.25
 

@@ -25,6 +25,7 @@ def test_help_lists_the_subjects() -> None:
     listed = benchmarks("--help")
     assert "ee " in listed
     assert "training " in listed
+    assert "attacks " in listed
     assert "chain " in listed
 
 
@@ -76,4 +77,4 @@ def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> No
 
 
 def test_results_are_there() -> None:
-    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"ee", "chain"}
+    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"attacks", "ee", "chain"}

@@ -12,6 +12,7 @@ from rexis.attacks.exposure import Exposure, Floats, Integers
 from rexis.attacks.linking import SAME_WEIGHTS, link_layers, link_transformers
 from rexis.attacks.members import recover_sites
 from rexis.attacks.norm_gains import match_gains, norm_profiles
+from rexis.attacks.plain_activations import read_rows
 from rexis.attacks.public_base import read_tokens, recover_basis
 from rexis.attacks.readings import explained_variance
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
@@ -21,6 +22,7 @@ from rexis.ee.families import family
 from rexis.models.bert import BertConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import MLPConfig
+from rexis.models.public_bases import base_match
 
 State = Mapping[str, NDArray[np.float32]]
 # Tokens of the vocabulary that the owner looks up in what the attacker read.
@@ -60,6 +62,24 @@ def _base(exposure: Exposure) -> nn.Module:
     return exposure.base
 
 
+def _public_fingerprint(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
+    match = base_match(exposure.model.state_dict())
+    if match is None:
+        return Outcome({"found": 0.0})
+    return Outcome({"found": 1.0, "share": match.share}, note=str(match))
+
+
+def _no_plain_layer(exposure: Exposure) -> str:
+    return _no_base(exposure) or ("" if exposure.key.suite == "inputs" else "the provider gets no plain layer")
+
+
+def _plain_activations(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
+    """The provider computes W' x' + b, which is W x + b: whoever knows W and b reads x in the row space of W."""
+    rows, keyed = pair(exposure)
+    (weight, bias), (weight_seen, bias_seen) = _layers(_base(exposure))[0], _layers(exposure.keyed)[0]
+    return Outcome({"read": _share(rows, read_rows(weight, bias, keyed @ weight_seen.T + bias_seen))})
+
+
 def _no_base(exposure: Exposure) -> str:
     return "" if exposure.base is not None else NO_BASE
 
@@ -77,7 +97,7 @@ def _public_base(exposure: Exposure, generator: np.random.Generator) -> Outcome:
 
 
 def _perceptron_base(exposure: Exposure, base: nn.Module) -> Outcome:
-    plain, seen = _layers(base), _layers(exposure.keyed)
+    plain, seen = _layers(ee.canonical_model(base)), _layers(exposure.keyed)
     rows, keyed = pair(exposure)
     config = exposure.key.spec.config
     if len(plain) < 2:
@@ -155,6 +175,26 @@ def _spectral_seconds(exposure: Exposure) -> float:
 
 
 ATTACKS: tuple[Attack, ...] = (
+    Attack(
+        "public_fingerprint",
+        1,
+        "A known public base shows in the weights",
+        Knows.WEIGHTS,
+        Reads.RECORDS,
+        missing=lambda _exposure: "",
+        seconds=lambda exposure: 1.0 if _transformer(exposure) is None else 10.0,
+        run=_public_fingerprint,
+    ),
+    Attack(
+        "plain_activations",
+        1,
+        "The provider reads rows from the activations that it computes",
+        Knows.WEIGHTS,
+        Reads.RECORDS,
+        missing=_no_plain_layer,
+        seconds=lambda _exposure: 1.0,
+        run=_plain_activations,
+    ),
     Attack(
         "norm_gains",
         1,

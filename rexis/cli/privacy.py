@@ -32,7 +32,7 @@ GRADES = {
     "A": "every attack ran, and none came near",
     "B": "some attacks came near",
     "C": "attacks that apply did not run",
-    "D": "obfuscation only",
+    "D": "no better than obfuscation: an attack got through, fewer ran than not, or others hold the plain weights",
     "F": "records or the key were read from what goes out and what anybody may hold",
 }
 

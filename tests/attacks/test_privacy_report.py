@@ -186,7 +186,7 @@ def test_records_that_a_model_learnt_by_heart_are_told_from_others() -> None:
         loss = torch.nn.functional.cross_entropy(model(members), classes)
         with torch.no_grad():
             for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
-                parameter -= 0.1 * gradient
+                parameter.sub_(0.1 * gradient)
     key = ee.keygen(model, knowledge="private")
     report = privacy_report(members.double(), model, key, ROWS, labels=classes, unseen=(ROWS[12:212], LABELS[12:212]), seed=1)
     assert figures(report, "membership")["advantage"] > 0.2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rexis import ee
 from rexis.agent.model_files import model_record, read_model, write_model
@@ -22,6 +23,7 @@ from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError
 from rexis.models import pretrained
 from rexis.models.modules.special_ids import moved_ids
+from rexis.models.public_bases import refuse_public_base
 from rexis.models.spec import ModelSpec
 from rexis.protocol.report_summary import ReportSummary
 
@@ -47,8 +49,11 @@ def encrypt_model_file(plain: Path, keyed: Path, key: ee.Key) -> bytes:
 
     Raises:
         MalformedMessageError, EncodingError: not a model file of the key's architecture.
+        PrivacyError: the key calls the model private, and it comes from a known public one.
     """
-    return write_model(keyed, ee.encrypt_model(read_model(plain, key.spec), key)).record
+    model = read_model(plain, key.spec)
+    _check_private(model, key)
+    return write_model(keyed, ee.encrypt_model(model, key)).record
 
 
 def decrypt_model_file(keyed: Path, plain: Path, key: ee.Key) -> bytes:
@@ -63,16 +68,25 @@ def encrypt_model_folder(plain: Path, keyed: Path, key: ee.Key) -> None:
 
     Raises:
         MalformedMessageError, UnsupportedLayerError, KeyFileError: not a folder of the key's architecture.
+        PrivacyError: the key calls the model private, and it comes from a known public one.
         FileExistsError: the keyed folder is there.
     """
+    model = pretrained.read_model(plain)
+    _check_private(model, key)
     moved = moved_ids(pretrained.read_generation_ids(plain), lambda token: int(ee.encrypt_inputs(torch.tensor(token), key)))
-    pretrained.write_model(keyed, ee.encrypt_model(pretrained.read_model(plain), key), moved)
+    pretrained.write_model(keyed, ee.encrypt_model(model, key), moved)
 
 
 def decrypt_model_folder(keyed: Path, plain: Path, key: ee.Key) -> None:
     """Write the plain copy of a keyed HuggingFace folder, also after training; the owner lays the tokenizer beside it."""
     moved = moved_ids(pretrained.read_generation_ids(keyed), lambda token: int(ee.decrypt_outputs(torch.tensor(token), key)))
     pretrained.write_model(plain, ee.decrypt_model(pretrained.read_model(keyed), key), moved)
+
+
+def _check_private(model: nn.Module, key: ee.Key) -> None:
+    """Again, although keygen asks: a key may have been made from the specification alone."""
+    if key.knowledge == "private":
+        refuse_public_base(model.state_dict())
 
 
 def publish_model(

@@ -5,14 +5,14 @@ A keyed file has the form of a plain one; only whoever made it knows which it is
 
 import csv
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rexis.agent.table import read_table
@@ -62,8 +62,8 @@ def read_spec(path: Path) -> ModelSpec:
         raise MalformedMessageError(f"{path.name}: {error}") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of all of them in a folder, whatever model they belong to.
+def read_tensors(path: Path, shapes: Collection[tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of some shapes in a safetensors file, or in all of them in a folder, whatever model they belong to.
 
     Raises:
         MalformedMessageError: no such file, or another form.
@@ -74,7 +74,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
-            tensors |= load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                names = [name for name in opened.offset_keys() if tuple(opened.get_slice(name).get_shape()) in shapes]
+                tensors |= {name: opened.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise MalformedMessageError(f"{file.name}: {error}") from error
     return tensors

@@ -3,8 +3,9 @@
 The attacker knows: the plain weights that the upload was keyed from, or weights that it drifted from (a fine-tune of a public base); the
 keyed weights; nothing of keys, inputs or outputs. A member of a federation knows the same, with drift 0.
 Method: (1) spectral: a sum of Gram matrices has the eigenvectors of the plain one, turned by Q; their signs are read from the single
-matrices. (2) Fixed-point iteration Q ← polar(Σ N' Q N), which follows all matrices at once and needs no single eigenvector to survive the
-drift. (3) Rows of tables are matched under Q, and Procrustes over matched rows repeats until the matches stay.
+matrices, up to one for all, which rows tell. (2) Fixed-point iteration Q ← polar(Σ N' Q N), which follows all matrices at once and needs
+no single eigenvector to survive the drift. (3) Rows of tables are matched under Q, and Procrustes over matched rows repeats until the
+matches stay.
 Cost: O(n d³) for n matrices a step, and one product of two tables a round of (3): seconds to a minute at d = 384.
 If it fails: not by this attack, with this base. The fit says so to the attacker too.
 Measured in `specs/equivariant-encryption.md` 1d (b), there without step (2). Step 1: Umeyama, IEEE TPAMI 10 (1988); step 2: Journée et
@@ -23,7 +24,7 @@ from rexis.attacks.weights import Matrix, ResidualView, residual_view
 
 # A step that moves Q by less than this, relative to ‖Q‖, is the last one.
 TOLERANCE = 1e-7
-MAX_TABLE_ROWS = 4096
+MAX_TABLE_ROWS = 2048
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,14 @@ from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
-from rexis.models.public_bases import refuse_public_base
+from rexis.models.public_bases import listed_shapes, refuse_public_base
 
 
 def keygen(spec: Path, output: Path, *, model: Path | None, mode: Any, suite: Any, knowledge: Any, accept: bool, as_json: bool) -> None:
     """Make a key file and print what the key is for."""
-    if model is not None and knowledge == "private":
-        refuse_public_base(read_tensors(model))
+    weights = spec if model is None and spec.is_dir() else model
+    if weights is not None and knowledge == "private":
+        refuse_public_base(read_tensors(weights, listed_shapes()))
     try:
         key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept)
     except ValueError as error:

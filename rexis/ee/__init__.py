@@ -25,7 +25,6 @@ from rexis.ee.site_keys import SiteKey
 from rexis.errors import KeyFileError
 from rexis.models.builders import describe
 from rexis.models.modules.batch_norm import without_batch_norm
-from rexis.models.public_bases import refuse_public_base
 
 __all__ = [
     "Key",
@@ -57,11 +56,8 @@ def encrypt_model(model: nn.Module, key: Key, *, progress: Progress | None = Non
 
     Raises:
         KeyFileError: the key is for another architecture.
-        PrivacyError: the key calls the model private, and it comes from a public one.
         UnsupportedLayerError: the model has no equivariant transform.
     """
-    if key.knowledge == "private":
-        refuse_public_base(model.state_dict())
     model = without_batch_norm(model) if key.mode == "infer" else model
     _check_architecture(model, key)
     if isinstance(key.scheme, Ckks):

@@ -27,6 +27,7 @@ from rexis.errors import KeyFileError, MalformedMessageError
 from rexis.models.builders import library_config, read_library_config
 from rexis.models.llama import LlamaConfig
 from rexis.models.modules.special_ids import IdMap, moved_ids
+from rexis.models.public_bases import listed_shapes, refuse_public_base
 from rexis.models.spec import ModelSpec
 
 SHARD_BYTES = 1 << 30
@@ -75,12 +76,15 @@ def encrypt_checkpoint(source: Path, target: Path, key: Key, *, shard_bytes: int
     Raises:
         KeyFileError: the key is for another architecture.
         MalformedMessageError: tensors that are missing, unknown or of another shape than the config says; nothing is written then.
+        PrivacyError: the key calls the model private, and it comes from a known public one.
         FileExistsError: there is a target already.
     """
     spec = describe_checkpoint(source)
     if canonical_spec(spec) != key.spec:
         raise KeyFileError(f"the key is for {key.spec.document()}, the folder holds {spec.document()}")
     entries = _entries(source, spec)
+    if key.knowledge == "private":
+        refuse_public_base({name: _read(entries, name) for name, entry in entries.items() if entry.shape in listed_shapes()})
     placements = {each.name: each for each in family(spec).placements(spec.config)}
 
     def tensor(each: Placement) -> Tensor:

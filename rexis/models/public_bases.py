@@ -95,6 +95,12 @@ def public_bases() -> tuple[PublicBase, ...]:
     return tuple(PublicBase(entry["name"], tuple(map(_parse, entry["landmarks"]))) for entry in document["bases"])
 
 
+@cache
+def listed_shapes() -> frozenset[tuple[int, ...]]:
+    """Shapes of all landmarks: of a large model, only tensors of these shapes need be read to find it."""
+    return frozenset(landmark.shape for base in public_bases() for landmark in base.landmarks)
+
+
 def base_match(state: Mapping[str, Tensor], references: Iterable[PublicBase] | None = None) -> BaseMatch | None:
     """The known model that a plain or keyed state comes from, or None if none was recognised.
 

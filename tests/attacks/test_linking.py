@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rexis import ee
+from rexis.attacks.frames import tight_frame
 from rexis.attacks.linking import SAME_WEIGHTS, link_layers, link_transformers
 from rexis.attacks.procrustes import rotation_error
 from rexis.models.builders import build
@@ -61,3 +64,15 @@ def test_keyed_transformers_are_linked_without_the_plain_one() -> None:
     assert rotation_error(linked.matrix, two.residual @ one.residual.T) < 1e-9
     stranger = keyed_bert(bert(generator), mean_preserving(generator, WIDTH), generator)
     assert link_transformers(one.state, stranger.state).fit > 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(width=st.integers(2, 12), more=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
+def test_angles_in_the_tight_frame_are_the_same_under_every_key(width: int, more: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    weight = generator.normal(size=(2 * width + more, width))
+    order = generator.permutation(len(weight))
+    keyed = generator.uniform(0.2, 5, (len(weight), 1)) * weight[order] @ generator.normal(size=(width, width))
+    plain, seen = tight_frame(weight).rows, tight_frame(keyed).rows
+    assert abs(seen @ seen.T - plain[order] @ plain[order].T).max() < 1e-6
+    assert abs(seen.T @ seen - np.eye(width) * len(weight) / width).max() < 1e-6

@@ -2,15 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 
+from rexis import ee
 from rexis.attacks.heads import recover_heads
 from rexis.attacks.matching import share_matched
 from rexis.attacks.procrustes import rotation_error
 from rexis.attacks.public_base import RecoveredBasis, read_tokens, recover_basis
+from rexis.models.bert import BertConfig
+from rexis.models.builders import build
+from rexis.models.llama import LlamaConfig
+from rexis.models.spec import ModelSpec
 from tests.attacks.keyed_weights import HEAD, WIDTH, KeyedState, bert, drifted, keyed_bert, mean_preserving, permutation_matrix
 
 WORDS = "embeddings.word_embeddings.weight"
 BASE = bert(np.random.default_rng(1))
+LLAMA = ModelSpec(LlamaConfig(400, 48, 2, 6, 2, 8, 96, 64, "10000.0", "1e-05", tied=True))
+BERT = ModelSpec(BertConfig(400, 40, 48, 2, 4, 96, 0))
 
 
 def upload(drift: float = 0.0, seed: int = 2) -> KeyedState:
@@ -75,3 +83,26 @@ def test_head_keys_follow_from_the_residual_key() -> None:
         assert np.array_equal(heads.order, keyed.head_orders[block])
         assert abs(heads.keys - keyed.head_keys[block]).max() < 1e-9
         assert heads.residual < 1e-9
+
+
+@pytest.mark.parametrize(("spec", "suite"), [(LLAMA, "dense"), (LLAMA, "permutation"), (BERT, "permutation")])
+def test_keys_of_the_product_fall_to_the_plain_model(spec: ModelSpec, suite: str) -> None:
+    """A member of a federation, or anybody where the base is public: also with shared heads, folded gains and a tied head."""
+    model = build(spec, seed=1)
+    key = ee.keygen(spec, suite=suite, knowledge="members", seed=bytes(range(32)))
+    keyed = ee.encrypt_model(model, key).state_dict()
+    basis = recover_basis(model.state_dict(), keyed, head_width=8)
+    residual = key.site_keys["residual"].transform.apply(torch.eye(48, dtype=torch.float64), axis=0).numpy()
+    assert rotation_error(basis.matrix, residual) < 1e-4
+    words = next(name for name in keyed if name.endswith(("embed_tokens.weight", "word_embeddings.weight")))
+    tokens = read_tokens(basis, keyed[words], model.state_dict()[words])
+    assert np.array_equal(tokens, key.site_keys["vocabulary"].decrypt_ids(torch.arange(400)).numpy())
+
+
+def test_a_llama_of_ones_own_holds() -> None:
+    key = ee.keygen(LLAMA, knowledge="private", seed=bytes(range(32)))
+    keyed = ee.encrypt_model(build(LLAMA, seed=2), key).state_dict()
+    basis = recover_basis(build(LLAMA, seed=1).state_dict(), keyed, head_width=8)
+    residual = key.site_keys["residual"].transform.apply(torch.eye(48, dtype=torch.float64), axis=0).numpy()
+    assert rotation_error(basis.matrix, residual) > 1.2
+    assert basis.fit > 0.5

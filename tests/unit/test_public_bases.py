@@ -12,10 +12,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from rexis import ee
+from rexis.agent.keyed_models import encrypt_model_file
+from rexis.agent.model_files import write_model
 from rexis.cli.command import app
+from rexis.ee.checkpoints import encrypt_checkpoint
 from rexis.errors import PrivacyError
 from rexis.models.builders import build
-from rexis.models.public_bases import PublicBase, base_match, document, landmarks_of, public_bases, refuse_public_base
+from rexis.models.llama import LlamaConfig
+from rexis.models.public_bases import ENTRIES, PublicBase, base_match, document, landmarks_of, public_bases, refuse_public_base
 from rexis.models.spec import MLPConfig, ModelSpec
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -89,24 +93,46 @@ def test_calling_it_private_is_refused_with_the_way_out() -> None:
         refuse_public_base(drifted(0.1), [BASE])
 
 
-@pytest.fixture(scope="module")
-def disguised() -> torch.nn.Module:
-    """A perceptron whose first layer was taken from MiniLM: a model that a shipped landmark recognises."""
-    model = build(DISGUISED, seed=1)
+def planted(weight: Tensor) -> None:
+    """Write entries of MiniLM into a matrix: a shipped landmark then recognises it."""
     landmark = next(landmark for landmark in public_bases()[0].landmarks if landmark.shape == (384, 384))
     with torch.no_grad():
-        model.get_parameter("0.weight").flatten()[torch.arange(512) * (384 * 384 - 1) // 511] = torch.from_numpy(landmark.entries).float()
+        weight.view(-1)[torch.arange(ENTRIES) * (weight.numel() - 1) // (ENTRIES - 1)] = torch.from_numpy(landmark.entries).float()
+
+
+@pytest.fixture(scope="module")
+def disguised() -> torch.nn.Module:
+    """A perceptron whose first layer was taken from MiniLM."""
+    model = build(DISGUISED, seed=1)
+    planted(model.get_parameter("0.weight"))
     return model
 
 
-def test_no_key_and_no_keyed_copy_of_a_public_base_that_is_called_private(disguised: torch.nn.Module) -> None:
+def test_no_key_for_a_public_base_that_is_called_private(disguised: torch.nn.Module) -> None:
     with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
         ee.keygen(disguised, knowledge="private")
+    assert ee.keygen(disguised, knowledge="public", accept_known_base_risk=True).protection == "obfuscation only"
+
+
+def test_no_keyed_file_of_it_under_a_key_made_from_its_specification(disguised: torch.nn.Module, tmp_path: Path) -> None:
+    plain, keyed = tmp_path / "plain.safetensors", tmp_path / "keyed.safetensors"
+    write_model(plain, disguised)
     with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
-        ee.encrypt_model(disguised, ee.keygen(DISGUISED, knowledge="private"))
-    key = ee.keygen(disguised, knowledge="public", accept_known_base_risk=True)
-    assert key.protection == "obfuscation only"
-    assert ee.encrypt_model(disguised, key)
+        encrypt_model_file(plain, keyed, ee.keygen(DISGUISED, knowledge="private"))
+    assert not keyed.exists()
+    encrypt_model_file(plain, keyed, ee.keygen(DISGUISED, knowledge="members"))
+
+
+def test_no_keyed_folder_of_it(tmp_path: Path) -> None:
+    spec = ModelSpec(LlamaConfig(64, 384, 1, 6, 6, 64, 32, 16, "10000.0", "1e-05"))
+    model = build(spec, seed=1)
+    planted(model.get_parameter("model.layers.0.self_attn.q_proj.weight"))
+    model.save_pretrained(tmp_path / "plain")
+    refused = CliRunner().invoke(app, ["ee", "keygen", str(tmp_path / "plain"), "--knowledge", "private", "-o", str(tmp_path / "key")])
+    assert "all-MiniLM-L6-v2" in refused.output
+    with pytest.raises(PrivacyError, match="all-MiniLM-L6-v2"):
+        encrypt_checkpoint(tmp_path / "plain", tmp_path / "keyed", ee.keygen(spec, knowledge="private"))
+    assert not (tmp_path / "keyed").exists()
 
 
 def test_the_command_refuses_it_too(disguised: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

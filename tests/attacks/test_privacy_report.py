@@ -179,6 +179,18 @@ def test_every_attack_has_limits_with_their_source_and_silence_is_no_pass() -> N
             judge(attack.name, {"something else": 0.0})
 
 
+def test_linking_needs_the_same_weights_and_more_than_one_row_of_them() -> None:
+    keys = [key_of("private"), ee.keygen(SPEC, knowledge="private", seed=bytes(32))]
+    same, other = (ee.encrypt_model(model, keys[1]) for model in (MODEL, build(SPEC, seed=2)))
+    assert verdicts(report_on(key=keys[0], earlier=same, budget_s=6.0))["linking"] == "fail"
+    assert verdicts(report_on(key=keys[0], earlier=other, budget_s=6.0))["linking"] == "pass"
+    row = build(ModelSpec(LogisticConfig(D, 1)), seed=1)
+    report = privacy_report(
+        ROWS, row, ee.keygen(row, knowledge="private"), budget_s=6.0, earlier=build(ModelSpec(LogisticConfig(D, 1)), seed=2)
+    )
+    assert "linking" in report.left_out
+
+
 def test_records_that_a_model_learnt_by_heart_are_told_from_others() -> None:
     model = build(ModelSpec(LogisticConfig(D, 2)), seed=1)
     members, classes = ROWS[:12].float(), LABELS[:12].flip(0)

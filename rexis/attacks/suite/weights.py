@@ -99,15 +99,18 @@ def _public_base(exposure: Exposure, generator: np.random.Generator) -> Outcome:
 def _perceptron_base(exposure: Exposure, base: nn.Module) -> Outcome:
     plain, seen = _layers(ee.canonical_model(base)), _layers(exposure.keyed)
     rows, keyed = pair(exposure)
-    config = exposure.key.spec.config
     if len(plain) < 2:
         # One layer: its rows, matched by angles, are all there is.
         linked = link_layers(plain[0][0], seen[0][0])
         read = (keyed - keyed.mean(axis=0)) @ linked.relative_key + rows.mean(axis=0)
         return Outcome({"read": _share(rows, read), "residual": linked.residual})
-    odd = isinstance(config, MLPConfig) and config.activation == "tanh"
-    sites = recover_sites(plain, seen, odd_activation=odd)
+    sites = recover_sites(plain, seen, odd_activation=_odd(exposure))
     return Outcome({"read": _share(rows, sites.inputs.decrypt(keyed)), "residual": sites.residual})
+
+
+def _odd(exposure: Exposure) -> bool:
+    config = exposure.key.spec.config
+    return isinstance(config, MLPConfig) and config.activation == "tanh"
 
 
 def _share(rows: Floats, read: Floats) -> float:
@@ -151,7 +154,11 @@ def _norm_gains(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
 
 
 def _no_earlier(exposure: Exposure) -> str:
-    return "" if exposure.earlier is not None else "no earlier upload was given"
+    if exposure.earlier is None:
+        return "no earlier upload was given"
+    if _transformer(exposure) is None and len(_layers(exposure.keyed)[0][0]) < 2:
+        return "a single row of weights: a rotation takes any row to any other"
+    return ""
 
 
 def _linking(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -161,7 +168,8 @@ def _linking(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
     if config is not None:
         residual = link_transformers(_state(exposure.earlier), _state(exposure.keyed), head_width=_head_width(config)).fit
     else:
-        residual = link_layers(_layers(exposure.earlier)[0][0], _layers(exposure.keyed)[0][0]).residual
+        first, second = (_layers(model)[0][0] for model in (exposure.earlier, exposure.keyed))
+        residual = link_layers(first, second, odd_activation=_odd(exposure)).residual
     return Outcome({"alike": max(0.0, 1 - residual), "residual": residual, "linked": float(residual < SAME_WEIGHTS)})
 
 

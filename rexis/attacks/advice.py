@@ -56,13 +56,13 @@ def _knowledge(job: Job) -> Advice | None:
 
 
 def _weights(job: Job, near: set[str]) -> Advice | None:
-    hit = sorted(near & {"public_base", "vocabulary", "norm_gains"})
+    hit = sorted(near & {"public_base", "vocabulary", "norm_gains", "public_fingerprint", "plain_activations"})
     if not hit:
         return None
     elsewhere = f" {MASKED[0].upper()}{MASKED[1:]}." if job.knowledge == "private" else ""
     return Advice(
         "scheme",
-        f"The key was read off the weights ({'; '.join(BY_NAME[name].title for name in hit)}): no key, noise or fine-tuning mends that, "
+        f"The weights are known ({'; '.join(BY_NAME[name].title for name in hit)}): no key, noise or fine-tuning mends that, "
         f"only weights that are your own from the start.{elsewhere}",
     )
 

@@ -43,7 +43,7 @@ def privacy_report(
     base: nn.Module | None = None,
     earlier: nn.Module | None = None,
     known_records: int | None = None,
-    noise: float = 0.0,
+    noise: float | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> PrivacyReport:
@@ -63,7 +63,7 @@ def privacy_report(
         base: the model that the owner's one came from, if others hold it.
         earlier: a keyed model that went out before, for linking.
         known_records: how many records may be known in plain; None for one in a hundred.
-        noise: standard deviation of the Gaussian noise that the job adds to its rows before the key.
+        noise: standard deviation of the Gaussian noise that the job adds to its rows before the key; None for that of the key's scheme.
         seed: repeats a report, below 2^53; None draws one.
         progress: told before each step.
 
@@ -108,7 +108,7 @@ def privacy_report(
         records=exposure.records,
         width=exposure.width,
         reference="half of the owner's own" if reference is None else "given",
-        noise=noise,
+        noise=exposure.noise,
     )
     return PrivacyReport(
         job=job,
@@ -137,7 +137,7 @@ def _attempt(attack: Attack, exposure: Exposure, generator: np.random.Generator,
         # A defect of one attack must not hide what the others find; and it is no pass.
         note = f"did not come to an end: {error}"[:500]
         return Finding(attack.name, attack.version, Verdict.NOT_RUN, seconds=time.monotonic() - started, note=note)
-    return Finding(attack.name, attack.version, verdict, outcome.figures, outcome.curve, time.monotonic() - started)
+    return Finding(attack.name, attack.version, verdict, outcome.figures, outcome.curve, time.monotonic() - started, outcome.note)
 
 
 def _noise_levels(exposure: Exposure, findings: list[Finding], generator: np.random.Generator, left: float) -> tuple[NoiseLevel, ...]:

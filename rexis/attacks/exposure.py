@@ -4,7 +4,7 @@ The owner plays the attacker against himself. He has both sides, so each attack 
 reading is judged against the truth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rexis import ee
+from rexis.ee.schemes import Ckks, ClientEncoder, Keyed, Noise
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -27,7 +28,7 @@ class Exposure:
     """One job: its key, its model, the data that go out, and what others may have.
 
     Attributes:
-        key: of the job.
+        key: of the job, without its scheme and its budget of records: what goes out here goes nowhere, and the noise is in `noise`.
         model: plain, on the CPU.
         keyed: the model as it goes out.
         rows: f64 [n, d], plain feature rows or embeddings; None for token ids.
@@ -87,14 +88,25 @@ def expose(
     base: nn.Module | None = None,
     earlier: nn.Module | None = None,
     known: int | None = None,
-    noise: float = 0.0,
+    noise: float | None = None,
 ) -> Exposure:
     """Key a sample of the data and the model as the job would.
 
+    Args:
+        data: what the key acts on; under scheme "client_encoder" the embeddings that the encoder gave.
+        known: None for `KNOWN_SHARE` of the records.
+        noise: None for that of the key's scheme.
+
     Raises:
-        ValueError: shapes that do not fit each other, too few records, or noise on token ids.
+        ValueError: shapes that do not fit each other, too few records, noise on token ids, or a key of scheme "ckks".
         KeyFileError: the key is for another architecture.
     """
+    if isinstance(key.scheme, Ckks):
+        raise ValueError("under scheme 'ckks' rows go out as ciphertexts, on which these attacks have no hold; the weights are plain")
+    if noise is None:
+        noise = key.scheme.sigma or 0.0 if isinstance(key.scheme, Noise | ClientEncoder) else 0.0
+    # A report is no job: it uses nothing of the key's budget.
+    budget, key = key.records, replace(key, records=None, scheme=Keyed())
     tokens = not data.is_floating_point()
     # Nothing of this goes out: it spends none of the key's budget.
     key = key.uncounted
@@ -111,6 +123,7 @@ def expose(
         raise ValueError("expected rows like the data and one class for each, of records that the model was not trained on")
     if noise < 0 or (tokens and noise > 0):
         raise ValueError(f"expected noise of 0 or more, and 0 for token ids, got {noise}")
+    sent = len(records) if budget is None else min(len(records), budget)
     order = generator.permutation(len(records))
     if reference is None:
         order, rest = order[: len(order) // 2], order[len(order) // 2 :]
@@ -124,7 +137,8 @@ def expose(
     return Exposure(
         key=key,
         model=model,
-        keyed=ee.encrypt_model(model, key),
+        # Keying refuses a public base that is called private; the report is to find it.
+        keyed=ee.encrypt_model(model, replace(key, knowledge="public")),
         rows=None if tokens else sample.double().numpy(),
         keyed_rows=out,
         ids=sample.numpy().astype(np.int64) if tokens else None,
@@ -135,8 +149,8 @@ def expose(
         unseen=None if unseen is None else (unseen[0].detach().cpu().double().numpy(), unseen[1].cpu().numpy().astype(np.int64)),
         base=model if base is None and key.knowledge != "private" else base,
         earlier=earlier,
-        records=len(records),
-        known=max(1, round(KNOWN_SHARE * len(records))) if known is None else known,
+        records=sent,
+        known=max(1, round(KNOWN_SHARE * sent)) if known is None else min(known, sent),
         noise=noise,
     )
 

@@ -37,7 +37,7 @@ class Finding:
         figures: what was measured, by name; empty if it did not run.
         curve: points (x, y) for a plot; the attack says what they are.
         seconds: that it took.
-        note: why it did not run; empty if it did.
+        note: why it did not run, or what it found beside its figures.
     """
 
     attack: str

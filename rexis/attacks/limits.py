@@ -83,6 +83,10 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
         "linking": (
             Limit("alike", 0.9, 0.999, "1 - distance of the later upload from the earlier one under the key between them", "1d, last row"),
         ),
+        "public_fingerprint": (
+            Limit("found", 0.5, 1.0, "whether a known public model was recognised by fingerprint or spectrum", "section 3; 1d (b)"),
+        ),
+        "plain_activations": (Limit("read", 0.05, 0.2, "R² of rows read from the first layer's activations", "sections 2 and 3"),),
         "public_base": (Limit("read", 0.05, 0.2, "share of tokens read, or R² of rows", "1d (b); corrections, item 8"),),
     }
 )

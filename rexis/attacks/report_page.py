@@ -23,7 +23,7 @@ GRADES = {
     "A": "Every attack that applies ran, and none came near its limits.",
     "B": "No attack got through; some came near.",
     "C": "No attack got through, but some that apply did not run.",
-    "D": "Obfuscation only: an attack got through, most did not run, or others hold the plain weights.",
+    "D": "No better than obfuscation: an attack got through, fewer ran than not, or others hold the plain weights.",
     "F": "Records, tokens or the key were read from what goes out and what anybody may hold.",
 }
 

@@ -13,13 +13,13 @@ from rexis.agent.keyed_models import PublicText, keyed_as, publish_model, revoke
 from rexis.agent.model_files import read_spec
 from rexis.chain.model_registry import REASONS
 from rexis.cli.output import console, print_json
-from rexis.cli.privacy import read_report
 from rexis.cli.report import grid
 from rexis.cli.trainer import trainer_session
 from rexis.client.relayed_calls import RelayClient
 from rexis.client.trainer import Model
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import ChainError, ConfigurationError, KeyFileError
+from rexis.protocol.report_summary import ReportSummary
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def publish(options: PublishOptions, *, trainer: str | None, as_json: bool) -> N
         key = ee.Key.load(options.key, session.secret)
         if options.spec is not None and (spec := read_spec(options.spec)) != key.spec:
             raise KeyFileError(f"the key is for {key.spec.document()}, {options.spec.name} is {spec.document()}")
-        report = None if options.report is None else read_report(options.report, key).summary()
+        report = None if options.report is None else _summary(options.report, key)
         model = publish_model(
             session.trainer,
             session.signer,
@@ -64,6 +64,13 @@ def publish(options: PublishOptions, *, trainer: str | None, as_json: bool) -> N
     if model.state in ("refused", "failed"):
         raise ChainError(f"model {model.id} is {model.state}: {model.reason or 'the trainer gives no reason'}")
     _print(model, f"Model {model.id}", as_json)
+
+
+def _summary(path: Path, key: ee.Key) -> ReportSummary:
+    # The attacks take seconds to import, and most commands on models have no use for them.
+    from rexis.cli.privacy import read_report
+
+    return read_report(path, key).summary()
 
 
 def list_models(limit: int, *, trainer: str | None, as_json: bool) -> None:

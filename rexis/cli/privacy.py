@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.text import Text
-from torch import Tensor
+from torch import Tensor, nn
 
 from rexis import ee
 from rexis.agent.examined_data import read_classes, read_data
@@ -24,6 +24,7 @@ from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, KeyFileError
+from rexis.models import pretrained
 from rexis.protocol.report_summary import Verdict
 
 STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.NOT_RUN: "magenta"}
@@ -31,7 +32,7 @@ GRADES = {
     "A": "every attack ran, and none came near",
     "B": "some attacks came near",
     "C": "attacks that apply did not run",
-    "D": "obfuscation only",
+    "D": "no better than obfuscation: an attack got through, fewer ran than not, or others hold the plain weights",
     "F": "records or the key were read from what goes out and what anybody may hold",
 }
 
@@ -50,7 +51,7 @@ class CheckOptions:
     base: Path | None
     earlier: Path | None
     known: int | None
-    noise: float
+    noise: float | None
     budget_s: float
     seed: int | None
     output: Path | None
@@ -65,14 +66,14 @@ def check(options: CheckOptions, *, as_json: bool) -> None:
         with _steps(as_json) as progress:
             report = privacy_report(
                 data,
-                read_model(options.model, key.spec),
+                _model(options.model, key),
                 key,
                 None if options.reference is None else read_data(options.reference, key.spec),
                 options.budget_s,
                 labels=None if options.labels is None else read_classes(options.labels),
                 unseen=_unseen(options, key),
-                base=None if options.base is None else read_model(options.base, key.spec),
-                earlier=None if options.earlier is None else read_model(options.earlier, key.spec),
+                base=None if options.base is None else _model(options.base, key),
+                earlier=None if options.earlier is None else _model(options.earlier, key),
                 known_records=options.known,
                 noise=options.noise,
                 seed=options.seed,
@@ -92,6 +93,10 @@ def check(options: CheckOptions, *, as_json: bool) -> None:
     for what, path in (("Report", options.output), ("Page", options.html)):
         if path is not None:
             console().print(f"{what} in {path}, which only you can read.", soft_wrap=True)
+
+
+def _model(path: Path, key: ee.Key) -> nn.Module:
+    return pretrained.read_model(path) if path.is_dir() else read_model(path, key.spec)
 
 
 def _unseen(options: CheckOptions, key: ee.Key) -> tuple[Tensor, Tensor] | None:
@@ -145,9 +150,7 @@ def _print(report: PrivacyReport) -> None:
 
 
 def _figures(finding: Finding) -> str:
-    if finding.note:
-        return finding.note
-    lines = []
+    lines = [finding.note] if finding.note else []
     for limit in LIMITS[finding.attack]:
         if limit.figure in finding.figures:
             fail = "" if limit.fail is None else f", {limit.fail:g}"

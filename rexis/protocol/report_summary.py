@@ -43,9 +43,9 @@ class Verdict(StrEnum):
 def best_grade(verdicts: Iterable[str], knowledge: str) -> Grade:
     """The best grade that these verdicts admit.
 
-    A: every attack ran and stayed under its limits. B: some came near. C: some that apply did not run. D, "obfuscation only": an attack
-    got through, fewer ran than not, or others hold the plain weights (`knowledge` "members" or "public"), whatever the attacks gave.
-    F is for the report to say: records, tokens or the key were read from what leaves the premises and what is public.
+    A: every attack ran and stayed under its limits. B: some came near. C: some that apply did not run. D: no better than obfuscation,
+    because an attack got through, fewer ran than not, or others hold the plain weights (`knowledge` "members" or "public"), whatever the
+    attacks gave. F is for the report to say: records, tokens or the key were read from what leaves the premises and what anybody may hold.
 
     Raises:
         ValueError: no such knowledge.

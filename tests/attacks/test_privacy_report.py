@@ -20,6 +20,7 @@ from rexis.errors import MalformedMessageError
 from rexis.models.bert import BertConfig
 from rexis.models.builders import build
 from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.public_bases import ENTRIES, public_bases
 from rexis.models.spec import ModelSpec
 from rexis.protocol.report_summary import Verdict
 
@@ -178,14 +179,26 @@ def test_every_attack_has_limits_with_their_source_and_silence_is_no_pass() -> N
             judge(attack.name, {"something else": 0.0})
 
 
+def test_linking_needs_the_same_weights_and_more_than_one_row_of_them() -> None:
+    keys = [key_of("private"), ee.keygen(SPEC, knowledge="private", seed=bytes(32))]
+    same, other = (ee.encrypt_model(model, keys[1]) for model in (MODEL, build(SPEC, seed=2)))
+    assert verdicts(report_on(key=keys[0], earlier=same, budget_s=6.0))["linking"] == "fail"
+    assert verdicts(report_on(key=keys[0], earlier=other, budget_s=6.0))["linking"] == "pass"
+    row = build(ModelSpec(LogisticConfig(D, 1)), seed=1)
+    report = privacy_report(
+        ROWS, row, ee.keygen(row, knowledge="private"), budget_s=6.0, earlier=build(ModelSpec(LogisticConfig(D, 1)), seed=2)
+    )
+    assert "linking" in report.left_out
+
+
 def test_records_that_a_model_learnt_by_heart_are_told_from_others() -> None:
     model = build(ModelSpec(LogisticConfig(D, 2)), seed=1)
     members, classes = ROWS[:12].float(), LABELS[:12].flip(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for _ in range(150):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(members), classes).backward()
-        optimizer.step()
+    for _ in range(1_000):
+        loss = torch.nn.functional.cross_entropy(model(members), classes)
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+                parameter.sub_(0.1 * gradient)
     key = ee.keygen(model, knowledge="private")
     report = privacy_report(members.double(), model, key, ROWS, labels=classes, unseen=(ROWS[12:212], LABELS[12:212]), seed=1)
     assert figures(report, "membership")["advantage"] > 0.2
@@ -235,3 +248,36 @@ def test_a_permuted_vocabulary_fails_for_a_private_transformer_and_its_weights_f
 def test_data_that_do_not_fit_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         report_on(**wrong)
+
+
+def test_the_key_says_what_noise_and_how_many_records_go_out() -> None:
+    key = key_of(mode="train", scheme="noise", sigma=6.0, records=40)
+    report = report_on(key=key, budget_s=6.0)
+    assert (report.job.noise, report.job.records, report.job.key_id) == (6.0, 40, key.id)
+    assert figures(report, "record_budget")["known_records"] == 1
+    assert figures(report, "known_pairs")["r2_d_plus_1"] < 0.9
+    assert verdicts(report)["exactness"] == "pass"
+
+
+def test_a_plaintext_model_over_keyed_rows_reads_them_where_its_first_layer_is_known() -> None:
+    private, members = (key_of(knowledge, mode="train", suite="inputs") for knowledge in ("private", "members"))
+    assert "plain_activations" in report_on(key=private, budget_s=6.0).left_out
+    report = report_on(key=members, labels=LABELS, budget_s=6.0)
+    assert figures(report, "plain_activations")["read"] > 1 - 1e-6
+    assert figures(report, "label_partition")["purity"] == 1
+    assert report.grade == "D"
+
+
+def test_a_public_base_that_is_called_private_is_recognised() -> None:
+    base = next(base for base in public_bases() if "MiniLM" in base.name)
+    landmark = next(landmark for landmark in base.landmarks if landmark.shape == (384, 384))
+    model = build(ModelSpec(BertConfig(VOCABULARY, positions=16, hidden=384, layers=1, heads=12, intermediate=32, outputs=2)), seed=1)
+    key = ee.keygen(model, suite="permutation", knowledge="private")
+    assert verdicts(privacy_report(texts(8, 1), model, key, texts(8, 2), seed=1))["public_fingerprint"] == "pass"
+    weight = model.get_submodule("bert.encoder.layer.0.attention.self.query").weight
+    with torch.no_grad():
+        weight.view(-1)[torch.arange(ENTRIES) * (weight.numel() - 1) // (ENTRIES - 1)] = torch.from_numpy(landmark.entries).float()
+    report = privacy_report(texts(8, 1), model, key, texts(8, 2), seed=1)
+    found = next(finding for finding in report.findings if finding.attack == "public_fingerprint")
+    assert (found.verdict, report.grade) == (Verdict.FAIL, "F")
+    assert base.name in found.note

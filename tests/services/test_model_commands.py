@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -27,6 +28,10 @@ from rexis.cli.privacy import read_report
 from rexis.commitments import Receipt
 from rexis.ee import RecordBudgetWarning
 from rexis.errors import KeyFileError
+from rexis.models import pretrained
+from rexis.models.bert import BertConfig
+from rexis.models.builders import build
+from rexis.models.spec import ModelSpec
 from rexis.protocol.receipt_signature import verify_receipt
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.services.conftest import free_port
@@ -192,6 +197,20 @@ def test_the_owners_attacks_on_his_own_job(tmp_path: Path) -> None:
     keygen("private")
     with pytest.raises(KeyFileError, match="expected a report on key"):
         read_report(tmp_path / "report.json", ee.Key.load(tmp_path / "key", SECRET))
+
+
+def test_the_owners_attacks_on_a_folder_of_bert_with_token_ids(tmp_path: Path) -> None:
+    spec = ModelSpec(BertConfig(40, positions=16, hidden=32, layers=1, heads=4, intermediate=64, outputs=2))
+    pretrained.write_model(tmp_path / "bert", build(spec, seed=1), {})
+    rexis("ee", "keygen", "bert", "--knowledge", "private", "--suite", "permutation", "--output", "key")
+    ids = torch.randint(40, (60, 10), generator=torch.Generator().manual_seed(1))
+    np.save(tmp_path / "ids.npy", ids.numpy())
+    words = ["ee", "check", "bert", "--key", "key", "--data", "ids.npy", "--seed", "1"]
+    alone, known = rexis(*words)["report"], rexis(*words, "--base", "bert")["report"]
+    assert (alone["job"]["inputs"], alone["job"]["width"]) == ("tokens", 10)
+    assert "public_base" in alone["left_out"]
+    found = {finding["attack"]: finding for finding in known["findings"]}
+    assert (found["public_base"]["figures"]["read"], known["grade"]) == ("1", "F")
 
 
 def parquet(folder: Path) -> str:

@@ -35,10 +35,12 @@ class Outcome:
     Attributes:
         figures: by name; those that are judged stand in `rexis.attacks.limits`.
         curve: points for a plot.
+        note: what was found beside the figures, for people.
     """
 
     figures: Mapping[str, float]
     curve: tuple[tuple[float, float], ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

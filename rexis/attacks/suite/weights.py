@@ -12,6 +12,7 @@ from rexis.attacks.exposure import Exposure, Floats, Integers
 from rexis.attacks.linking import SAME_WEIGHTS, link_layers, link_transformers
 from rexis.attacks.members import recover_sites
 from rexis.attacks.norm_gains import match_gains, norm_profiles
+from rexis.attacks.plain_activations import read_rows
 from rexis.attacks.public_base import read_tokens, recover_basis
 from rexis.attacks.readings import explained_variance
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
@@ -21,6 +22,7 @@ from rexis.ee.families import family
 from rexis.models.bert import BertConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import MLPConfig
+from rexis.models.public_bases import base_match
 
 State = Mapping[str, NDArray[np.float32]]
 # Tokens of the vocabulary that the owner looks up in what the attacker read.
@@ -60,6 +62,24 @@ def _base(exposure: Exposure) -> nn.Module:
     return exposure.base
 
 
+def _public_fingerprint(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
+    match = base_match(exposure.model.state_dict())
+    if match is None:
+        return Outcome({"found": 0.0})
+    return Outcome({"found": 1.0, "share": match.share}, note=str(match))
+
+
+def _no_plain_layer(exposure: Exposure) -> str:
+    return _no_base(exposure) or ("" if exposure.key.suite == "inputs" else "the provider gets no plain layer")
+
+
+def _plain_activations(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
+    """The provider computes W' x' + b, which is W x + b: whoever knows W and b reads x in the row space of W."""
+    rows, keyed = pair(exposure)
+    (weight, bias), (weight_seen, bias_seen) = _layers(_base(exposure))[0], _layers(exposure.keyed)[0]
+    return Outcome({"read": _share(rows, read_rows(weight, bias, keyed @ weight_seen.T + bias_seen))})
+
+
 def _no_base(exposure: Exposure) -> str:
     return "" if exposure.base is not None else NO_BASE
 
@@ -77,17 +97,20 @@ def _public_base(exposure: Exposure, generator: np.random.Generator) -> Outcome:
 
 
 def _perceptron_base(exposure: Exposure, base: nn.Module) -> Outcome:
-    plain, seen = _layers(base), _layers(exposure.keyed)
+    plain, seen = _layers(ee.canonical_model(base)), _layers(exposure.keyed)
     rows, keyed = pair(exposure)
-    config = exposure.key.spec.config
     if len(plain) < 2:
         # One layer: its rows, matched by angles, are all there is.
         linked = link_layers(plain[0][0], seen[0][0])
         read = (keyed - keyed.mean(axis=0)) @ linked.relative_key + rows.mean(axis=0)
         return Outcome({"read": _share(rows, read), "residual": linked.residual})
-    odd = isinstance(config, MLPConfig) and config.activation == "tanh"
-    sites = recover_sites(plain, seen, odd_activation=odd)
+    sites = recover_sites(plain, seen, odd_activation=_odd(exposure))
     return Outcome({"read": _share(rows, sites.inputs.decrypt(keyed)), "residual": sites.residual})
+
+
+def _odd(exposure: Exposure) -> bool:
+    config = exposure.key.spec.config
+    return isinstance(config, MLPConfig) and config.activation == "tanh"
 
 
 def _share(rows: Floats, read: Floats) -> float:
@@ -131,7 +154,11 @@ def _norm_gains(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
 
 
 def _no_earlier(exposure: Exposure) -> str:
-    return "" if exposure.earlier is not None else "no earlier upload was given"
+    if exposure.earlier is None:
+        return "no earlier upload was given"
+    if _transformer(exposure) is None and len(_layers(exposure.keyed)[0][0]) < 2:
+        return "a single row of weights: a rotation takes any row to any other"
+    return ""
 
 
 def _linking(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -141,20 +168,44 @@ def _linking(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
     if config is not None:
         residual = link_transformers(_state(exposure.earlier), _state(exposure.keyed), head_width=_head_width(config)).fit
     else:
-        residual = link_layers(_layers(exposure.earlier)[0][0], _layers(exposure.keyed)[0][0]).residual
+        first, second = (_layers(model)[0][0] for model in (exposure.earlier, exposure.keyed))
+        residual = link_layers(first, second, odd_activation=_odd(exposure)).residual
     return Outcome({"alike": max(0.0, 1 - residual), "residual": residual, "linked": float(residual < SAME_WEIGHTS)})
 
 
 def _spectral_seconds(exposure: Exposure) -> float:
-    """A hundred products and decompositions of [d, d], and of the tables."""
+    """Products and decompositions [d, d] in each layer, and products of the tables."""
     config = _transformer(exposure)
-    if config is None:
-        return 1.0
-    layers = config.layers
-    return 2e-10 * config.hidden**3 * 40 * 9 * layers + 6e-9 * 4_096 * config.vocabulary * config.hidden / 100
+    return 1.0 if config is None else 7e-8 * config.hidden**3 * config.layers + _table_seconds(exposure)
+
+
+def _table_seconds(exposure: Exposure) -> float:
+    """Products of the keyed embedding table, or 4,096 rows of it, with the plain one."""
+    config = _transformer(exposure)
+    return 1.0 if config is None else 1.0 + 2e-10 * min(config.vocabulary, 4_096) * config.vocabulary * config.hidden
 
 
 ATTACKS: tuple[Attack, ...] = (
+    Attack(
+        "public_fingerprint",
+        1,
+        "A known public base shows in the weights",
+        Knows.WEIGHTS,
+        Reads.RECORDS,
+        missing=lambda _exposure: "",
+        seconds=lambda exposure: 1.0 if _transformer(exposure) is None else 10.0,
+        run=_public_fingerprint,
+    ),
+    Attack(
+        "plain_activations",
+        1,
+        "The provider reads rows from the activations that it computes",
+        Knows.WEIGHTS,
+        Reads.RECORDS,
+        missing=_no_plain_layer,
+        seconds=lambda _exposure: 1.0,
+        run=_plain_activations,
+    ),
     Attack(
         "norm_gains",
         1,
@@ -172,7 +223,7 @@ ATTACKS: tuple[Attack, ...] = (
         Knows.WEIGHTS,
         Reads.RECORDS,
         missing=_no_vocabulary,
-        seconds=_spectral_seconds,
+        seconds=_table_seconds,
         run=_vocabulary,
     ),
     Attack(

@@ -148,15 +148,18 @@ def ee_check(
     ] = None,
     base: Annotated[
         Path | None,
-        typer.Option(help="The model that yours came from, if others hold it.", exists=True, dir_okay=False, show_default=False),
+        typer.Option(help="The model that yours came from, if others hold it: file or folder.", exists=True, show_default=False),
     ] = None,
     earlier: Annotated[
-        Path | None, typer.Option(help="A keyed model that went out before, for linking.", exists=True, dir_okay=False, show_default=False)
+        Path | None, typer.Option(help="A keyed model that went out before, for linking: file or folder.", exists=True, show_default=False)
     ] = None,
     known: Annotated[
         int | None, typer.Option(min=0, help="How many records may be known in plain; default: one in a hundred.", show_default=False)
     ] = None,
-    noise: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise that the job adds to its rows.")] = 0.0,
+    noise: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Standard deviation of the noise on the job's rows; default: the key's.", show_default=False),
+    ] = None,
     budget: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Time for all attacks.")] = 60.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats a report.", show_default=False)] = None,
     output: Annotated[

@@ -11,29 +11,26 @@ from rexis.agent.model_files import read_outputs, read_rows, read_spec, read_ten
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
 from rexis.ee.records import SUFFIX
+from rexis.ee.schemes import Noise
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
 from rexis.models.public_bases import listed_shapes, refuse_public_base
 
+# What a key file alone is enough for.
+FILED_SCHEMES = ("keyed", "noise")
 
-def keygen(
-    spec: Path,
-    output: Path,
-    *,
-    model: Path | None,
-    mode: Any,
-    suite: Any,
-    knowledge: Any,
-    accept: bool,
-    records: int | None,
-    as_json: bool,
-) -> None:
-    """Make a key file and print what the key is for."""
+def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | None, as_json: bool) -> None:
+    """Make a key file and print what the key is for; `chosen` are arguments of `ee.keygen`."""
+    if chosen["scheme"] not in FILED_SCHEMES:
+        raise ConfigurationError(
+            f"--scheme: expected one of {', '.join(FILED_SCHEMES)}, got {chosen['scheme']!r:.40}; client_encoder and ckks need the encoder "
+            "or the running process beside the key: call rexis.ee.keygen"
+        )
     weights = spec if model is None and spec.is_dir() else model
-    if weights is not None and knowledge == "private":
+    if weights is not None and chosen["knowledge"] == "private":
         refuse_public_base(read_tensors(weights, listed_shapes()))
     try:
-        key = ee.keygen(read_spec(spec), mode=mode, suite=suite, knowledge=knowledge, accept_known_base_risk=accept, records=records)
+        key = ee.keygen(read_spec(spec), **chosen)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if output.exists():
@@ -111,8 +108,8 @@ def _check_output(source: Path, output: Path) -> None:
 
 
 def _print_key(key: ee.Key, path: Path, as_json: bool) -> None:
-    public: dict[str, Any] = {"key_id": key.id, "mode": key.mode, "suite": key.suite, "knowledge": key.knowledge}
-    public |= {"protection": key.protection}
+    public: dict[str, Any] = {"key_id": key.id, "mode": key.mode, "suite": key.suite, "scheme": key.scheme.document()}
+    public |= {"knowledge": key.knowledge, "protection": key.protection}
     if key.records is not None:
         public |= {"records_allowed": key.records, "records_used": key.counter(path).used}
     if as_json:
@@ -123,6 +120,9 @@ def _print_key(key: ee.Key, path: Path, as_json: bool) -> None:
     if key.records is not None:
         out.print(f"Records: {public['records_used']} of {key.records} used, counted in {path}{SUFFIX}", soft_wrap=True)
     out.print(f"Protection: {protection_line(key.protection)}", soft_wrap=True)
+    if isinstance(key.scheme, Noise):
+        sigma = key.scheme.sigma
+        out.print(f"Noise: σ = {sigma:g} before the key; two rows one unit apart are μ = {1 / sigma:.3g} apart", soft_wrap=True)
 
 
 def _print_written(key: ee.Key, output: Path, as_json: bool, **facts: Any) -> None:

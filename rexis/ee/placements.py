@@ -49,6 +49,18 @@ class ShiftRule:
 
 
 @dataclass(frozen=True)
+class Offset:
+    """W β of a LayerNorm before a linear layer, which becomes part of the layer's bias.
+
+    Attributes:
+        weight: plain weight of the layer, [out, in]; bias: β, [in].
+    """
+
+    weight: str
+    bias: str
+
+
+@dataclass(frozen=True)
 class Placement:
     """One tensor of a keyed model.
 
@@ -59,6 +71,8 @@ class Placement:
         gain: plain tensor [last axis] that is folded into this one, so that its own place holds ones.
         fill: constant that the tensor is set to, because what it held was folded elsewhere.
         shift: the bias formula.
+        offset: a bias that is folded into this one through the weight of the layer.
+        flat: whether the axes are those of the tensor with all but its first joined (a convolution over patches without overlap).
     """
 
     name: str
@@ -67,14 +81,26 @@ class Placement:
     gain: str | None = None
     fill: float | None = None
     shift: ShiftRule | None = None
+    offset: Offset | None = None
+    flat: bool = False
 
 
-def linear(name: str, source: str, target: str, *, gain: str | None = None, bias: bool = True) -> tuple[Placement, ...]:
-    """The weight [out, in] and the bias [out] of a linear layer `name` from one site to another."""
+def linear(
+    name: str, source: str, target: str, *, gain: str | None = None, bias: bool = True, norm: str | None = None
+) -> tuple[Placement, ...]:
+    """The weight [out, in] and the bias [out] of a linear layer `name` from one site to another.
+
+    Args:
+        gain: of the RMSNorm before the layer, folded into it.
+        norm: name of the LayerNorm before the layer, whose gain and bias are folded into it.
+    """
+    gain = gain if norm is None else f"{norm}.weight"
+    offset = None if norm is None else Offset(f"{name}.weight", f"{norm}.bias")
     weight = Placement(f"{name}.weight", f"{name}.weight", (Along(target), Along(source, "reads")), gain)
     if not bias:
         return (weight,)
-    return weight, Placement(f"{name}.bias", f"{name}.bias", (Along(target),), shift=ShiftRule(weight.name, source, target))
+    shift = ShiftRule(weight.name, source, target)
+    return weight, Placement(f"{name}.bias", f"{name}.bias", (Along(target),), shift=shift, offset=offset)
 
 
 def canonical_tensor(placement: Placement, read: Read) -> Tensor:
@@ -83,6 +109,8 @@ def canonical_tensor(placement: Placement, read: Read) -> Tensor:
     plain = read(placement.source).to(torch.float64, copy=True)
     if placement.fill is not None:
         return torch.full_like(plain, placement.fill)
+    if placement.offset is not None:
+        plain = plain + read(placement.offset.weight).double() @ read(placement.offset.bias).double()
     return plain if placement.gain is None else plain * read(placement.gain).double()
 
 
@@ -94,6 +122,8 @@ def encrypt_tensor(placement: Placement, placements: Mapping[str, Placement], re
         read: gives a tensor of the plain model.
     """
     keyed = canonical_tensor(placement, read)
+    shape = keyed.shape
+    keyed = keyed.flatten(1) if placement.flat else keyed
     for axis, along in enumerate(placement.axes):
         if along is not None:
             keyed = _side(keys[along.site], along).apply(keyed, axis)
@@ -101,9 +131,9 @@ def encrypt_tensor(placement: Placement, placements: Mapping[str, Placement], re
     if rule is not None:
         if keys[rule.source].shift.any():
             weight = encrypt_tensor(placements[rule.weight], placements, read, keys)
-            keyed = keyed - weight @ keys[rule.source].shift.to(keyed)
+            keyed = keyed - weight.flatten(1) @ keys[rule.source].shift.to(keyed)
         keyed = keyed + keys[rule.target].shift.to(keyed)
-    return keyed
+    return keyed.reshape(shape)
 
 
 def decrypt_tensor(placement: Placement, read: Read, keys: Mapping[str, SiteKey]) -> Tensor:
@@ -113,15 +143,17 @@ def decrypt_tensor(placement: Placement, read: Read, keys: Mapping[str, SiteKey]
         read: gives a tensor of the keyed model.
     """
     plain = read(placement.name).to(torch.float64, copy=True)
+    shape = plain.shape
     rule = placement.shift
     if rule is not None:
         if keys[rule.source].shift.any():
-            plain = plain + read(rule.weight).double() @ keys[rule.source].shift.to(plain)
+            plain = plain + read(rule.weight).double().flatten(1) @ keys[rule.source].shift.to(plain)
         plain = plain - keys[rule.target].shift.to(plain)
+    plain = plain.flatten(1) if placement.flat else plain
     for axis, along in enumerate(placement.axes):
         if along is not None:
             plain = _side(keys[along.site], along).inverse().apply(plain, axis)
-    return plain
+    return plain.reshape(shape)
 
 
 def _side(key: SiteKey, along: Along) -> Transform:

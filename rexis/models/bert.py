@@ -58,7 +58,7 @@ class BertConfig:
             ("intermediate", MAX_WIDTH),
             ("types", MAX_WIDTH),
         ):
-            _check_count(name, getattr(self, name), bound)
+            check_count(name, getattr(self, name), bound)
         if type(self.outputs) is not int or not 0 <= self.outputs <= MAX_WIDTH:
             raise ValueError(f"outputs: expected a number of 0 to {MAX_WIDTH}, got {self.outputs!r:.40}")
         for name in ("pooler", "affine"):
@@ -70,7 +70,7 @@ class BertConfig:
             raise ValueError("a classifier reads the pooler: expected pooler true beside outputs")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r:.40}")
-        _check_epsilon(self.epsilon)
+        check_epsilon(self.epsilon)
         parameters = sum(prod(shape) for shape in self.shapes.values())
         if parameters > MAX_PARAMETERS:
             raise ValueError(f"expected at most {MAX_PARAMETERS} parameters, got {parameters}")
@@ -116,12 +116,22 @@ def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def _check_count(name: str, value: Any, bound: int) -> None:
+def check_count(name: str, value: Any, bound: int) -> None:
+    """Return if a value of a config is a number of 1 to `bound`.
+
+    Raises:
+        ValueError: it is not.
+    """
     if type(value) is not int or not 0 < value <= bound:
         raise ValueError(f"{name}: expected a number of 1 to {bound}, got {value!r:.40}")
 
 
-def _check_epsilon(text: Any) -> None:
+def check_epsilon(text: Any) -> None:
+    """Return if a text is a number in (0, 1) in the one form that Python prints.
+
+    Raises:
+        ValueError: it is not.
+    """
     try:
         number = float(text) if isinstance(text, str) and len(text) <= 32 else 0.0
     except ValueError:

@@ -44,7 +44,7 @@ def describe(model: nn.Module) -> ModelSpec:
         UnsupportedLayerError: another structure; the message names the layer.
     """
     package = type(model).__module__
-    family = "bert" if ".models.bert." in package else "llama" if ".models.llama." in package else "mlp"
+    family = next((name for name in ("bert", "llama", "vit") if f".models.{name}." in package), "mlp")
     return ModelSpec(_family(family).describe(model))
 
 

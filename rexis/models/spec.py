@@ -15,11 +15,12 @@ from rexis.errors import MalformedMessageError
 from rexis.models.bert import BertConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.vit import ViTConfig
 
-Config = MLPConfig | LogisticConfig | BertConfig | LlamaConfig
+Config = MLPConfig | LogisticConfig | BertConfig | LlamaConfig | ViTConfig
 
 FAMILIES: Mapping[str, type[Config]] = MappingProxyType(
-    {"mlp": MLPConfig, "logistic": LogisticConfig, "bert": BertConfig, "llama": LlamaConfig}
+    {"mlp": MLPConfig, "logistic": LogisticConfig, "bert": BertConfig, "llama": LlamaConfig, "vit": ViTConfig}
 )
 
 

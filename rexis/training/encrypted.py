@@ -32,7 +32,7 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 # Positions, segments and lengths are in the clear: keys act on what stands at a position.
 UNKEYED_INPUTS = ("attention_mask", "position_ids", "token_type_ids")
-KEYED_INPUTS = ("input_ids", "inputs_embeds")
+KEYED_INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
 
 
 @dataclass(frozen=True, eq=False)

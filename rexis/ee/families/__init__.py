@@ -6,11 +6,11 @@ that of `placements`.
 
 from types import ModuleType
 
-from rexis.ee.families import bert, llama, mlp
+from rexis.ee.families import bert, llama, mlp, vit
 from rexis.errors import UnsupportedLayerError
 from rexis.models.spec import ModelSpec
 
-_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp, "bert": bert, "llama": llama}
+_FAMILIES: dict[str, ModuleType] = {"mlp": mlp, "logistic": mlp, "bert": bert, "llama": llama, "vit": vit}
 
 
 def family(spec: ModelSpec) -> ModuleType:

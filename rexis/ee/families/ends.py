@@ -11,8 +11,10 @@ class Ends:
         outputs: of what the model returns: logits, hidden states, or scores of tokens.
         rows: of feature rows or of embeddings [..., d] looked up by the owner; None if floats have no way in.
         ids: of token ids; None for models of rows.
+        patch: edge of the square patches where images go in, whose rows are patches; None for other models.
     """
 
     outputs: str
     rows: str | None = None
     ids: str | None = None
+    patch: int | None = None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rexis.errors import UnsupportedLayerError
 from rexis.models.bert import ACTIVATIONS, BertConfig
 
-_STOCK = (nn.Embedding, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Tanh)
+_STOCK = (nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Tanh)
 
 
 def build(config: BertConfig, dtype: torch.dtype) -> nn.Module:
@@ -108,7 +108,6 @@ def describe(model: nn.Module) -> BertConfig:
         UnsupportedLayerError: another class, or parts that are not the stock ones; the message names the part.
     """
     from transformers import BertForSequenceClassification, BertModel
-    from transformers.activations import ACT2FN
 
     if type(model) not in (BertModel, BertForSequenceClassification):
         raise UnsupportedLayerError(f"expected BertModel or BertForSequenceClassification, got {type(model).__name__}")
@@ -121,18 +120,29 @@ def describe(model: nn.Module) -> BertConfig:
         pooler=encoder.pooler is not None,
         affine=any(norm.elementwise_affine for norm in norms),
     )
-    expected = {name: tuple(shape) for name, shape in config.shapes.items()}
+    check_parts(model, config.shapes, config.activation, config.epsilon)
+    return config
+
+
+def check_parts(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], activation: str, epsilon: str) -> None:
+    """Return if a transformer has these parameters and none but stock layers.
+
+    Raises:
+        UnsupportedLayerError: it has others; the message names the part.
+    """
+    from transformers.activations import ACT2FN
+
+    expected = {name: tuple(shape) for name, shape in shapes.items()}
     found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if found != expected:
         odd = sorted(found.items() ^ expected.items())[0][0]
         raise UnsupportedLayerError(f"{odd}: expected shape {expected.get(odd)} by the model's own config, got {found.get(odd)}")
-    stock = (*_STOCK, type(ACT2FN[config.activation]))
+    stock = (*_STOCK, type(ACT2FN[activation]))
     for name, part in model.named_modules():
         if _is_leaf(part) and type(part) not in stock:
-            raise UnsupportedLayerError(f"{name}: expected a stock layer of BertModel, got {type(part).__name__}")
-    if any(norm.eps != float(config.epsilon) for norm in norms):
-        raise UnsupportedLayerError(f"expected layer norms with epsilon {config.epsilon} throughout")
-    return config
+            raise UnsupportedLayerError(f"{name}: expected a stock layer of {type(model).__name__}, got {type(part).__name__}")
+    if any(norm.eps != float(epsilon) for _, _, norm in _norms(model)):
+        raise UnsupportedLayerError(f"expected layer norms with epsilon {epsilon} throughout")
 
 
 def plain_norms(config: BertConfig) -> dict[str, Tensor]:

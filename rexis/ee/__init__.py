@@ -99,8 +99,8 @@ def encrypt_inputs(
     """Key what goes into the model, prepared as the key's scheme says.
 
     Args:
-        x: floats [..., d], feature rows or embeddings looked up by the owner; token ids of any shape; images [..., channels, height, width],
-            which are keyed patch by patch; or what the encoder takes, named tensors too.
+        x: floats [..., d], feature rows or embeddings looked up by the owner; token ids of any shape; images, keyed patch by patch
+            [..., channels, height, width]; or what the encoder takes, named tensors too.
         counter: needed by a key with a budget of records, which are the rows of `x`, or its ids: `key.counter(path)`.
         encoder: of scheme "client_encoder", the module that the key was made with.
         generator: of noise; None (the right choice outside of tests) draws from the operating system.

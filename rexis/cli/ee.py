@@ -19,6 +19,7 @@ from rexis.models.public_bases import listed_shapes, refuse_public_base
 # What a key file alone is enough for.
 FILED_SCHEMES = ("keyed", "noise")
 
+
 def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | None, as_json: bool) -> None:
     """Make a key file and print what the key is for; `chosen` are arguments of `ee.keygen`."""
     if chosen["scheme"] not in FILED_SCHEMES:

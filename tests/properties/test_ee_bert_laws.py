@@ -1,6 +1,7 @@
 """The laws of Equivariant Encryption for BERT, over random architectures, weights, keys and batches, in HuggingFace's stock classes."""
 
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from rexis import ee
 from rexis.ee.groups import MeanPreserving, Orthogonal
 from rexis.ee.site_keys import SiteKey
-from rexis.errors import UnsupportedLayerError
+from rexis.errors import UnsupportedLayerError, UnsupportedOptimizerError
 from rexis.models.bert import ACTIVATIONS, BertConfig
 from rexis.models.builders import build
 from rexis.models.spec import ModelSpec
-from rexis.training.local import classification_loss
+from rexis.training.encrypted import Batch, Recipe, encrypt_batch, train_encrypted, train_split
 
 TINY = BertConfig(vocabulary=30, positions=8, hidden=12, layers=2, heads=3, intermediate=20, outputs=3)
 PLAIN_NORMS = replace(TINY, affine=False)
@@ -79,7 +80,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(config=configs(), mode=st.sampled_from(["infer", "train"]), dense=st.booleans(), condition=st.sampled_from([1.0, 3.0]), seed=seeds)
 def test_the_keyed_model_answers_as_the_plain_one(config: BertConfig, mode: ee.keys.Mode, dense: bool, condition: float, seed: int) -> None:
     suite: ee.keys.Suite = "dense" if dense and not config.affine else "permutation"
@@ -141,54 +142,56 @@ def test_special_ids_move_with_the_vocabulary() -> None:
     assert (back.config.pad_token_id, back.config.eos_token_id, back.get_input_embeddings().padding_idx) == (0, [2, 3], 0)
 
 
-def train(model: nn.Module, batch: dict[str, Tensor], labels: Tensor, make: type[torch.optim.Optimizer], **options: object) -> None:
-    optimizer = make(model.parameters(), **options)
-    model.train()
-    for _ in range(15):
-        optimizer.zero_grad()
-        torch.autograd.backward(classification_loss(model(**batch).logits, labels))
-        optimizer.step()
+def batches_of(config: BertConfig, seed: int) -> list[Batch]:
+    return [Batch(batch_of(config, seed, rows=12), torch.arange(12) % config.outputs)] * 12
 
 
+@pytest.mark.parametrize("labels", ["permuted", "split"])
 @pytest.mark.parametrize(
-    ("config", "suite", "make", "options"),
+    ("config", "suite", "recipe"),
     [
-        (TINY, "permutation", torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
-        (TINY, "permutation", torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.1}),
-        (PLAIN_NORMS, "dense", torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+        (TINY, "permutation", Recipe("sgd", 0.05, {"momentum": 0.9, "weight_decay": 0.01}, clipping_norm=1.0)),
+        (TINY, "permutation", Recipe("adamw", 1e-3, {"weight_decay": 0.1})),
+        (PLAIN_NORMS, "dense", Recipe("sgd", 0.05, {"momentum": 0.9})),
+        (PLAIN_NORMS, "dense", Recipe("adam-per-tensor", 1e-3)),
+        (PLAIN_NORMS, "dense", Recipe("muon", 1e-3)),
     ],
 )
-@pytest.mark.parametrize("padding", [None, 0])
-def test_fine_tuning_keyed_is_fine_tuning_plain(
-    config: BertConfig, suite: ee.keys.Suite, make: type[torch.optim.Optimizer], options: dict[str, object], padding: int | None
-) -> None:
-    model, batch, labels = model_of(config, 3), batch_of(config, 3, rows=12), torch.arange(12) % 3
-    model.get_input_embeddings().padding_idx = padding
-    key = ee.keygen(model, mode="train", suite=suite, knowledge="private", seed=bytes(range(32)))
+def test_fine_tuning_keyed_is_fine_tuning_plain(config: BertConfig, suite: ee.keys.Suite, recipe: Recipe, labels: ee.keys.Labels) -> None:
+    model, batches = model_of(config, 3), batches_of(config, 3)
+    key = ee.keygen(model, mode="train", suite=suite, knowledge="private", seed=bytes(range(32)), labels=labels)
     encrypted = ee.encrypt_model(model, key)
+    recipe.admit(encrypted, key)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    train(model, batch, labels, make, **options)
-    train(encrypted, keyed(batch, key), ee.encrypt_labels(labels, key), make, **options)
-    back = dict(ee.decrypt_model(encrypted, key).named_parameters())
+    train_encrypted(model, batches, recipe)
+    if labels == "split":
+        train_split(encrypted, batches, key, recipe)
+    else:
+        train_encrypted(encrypted, [encrypt_batch(batch, key) for batch in batches], recipe)
     moved = max((parameter - start[name]).abs().max().item() for name, parameter in model.named_parameters())
     assert moved > 5e-3
+    back = dict(ee.decrypt_model(encrypted, key).named_parameters())
     for name, parameter in model.named_parameters():
-        assert (back[name] - parameter).abs().max() <= 1e-9 * moved, name
+        # Muon scales what it is given to one size, also the rounding that a key bias has for a gradient.
+        if recipe.optimizer != "muon" or "key.bias" not in name:
+            assert (back[name] - parameter).abs().max() <= 1e-9 * moved, name
+    batch = batch_of(config, 4)
     assert relative_error(ee.decrypt_outputs(answer(encrypted.eval(), keyed(batch, key)), key), answer(model.eval(), batch)) < 1e-9
 
 
 def test_the_padding_row_trains_in_neither_model() -> None:
     """Without the move the keyed model would hold back another word's row."""
-    model, batch, labels = model_of(TINY, 3), batch_of(TINY, 3, rows=12), torch.arange(12) % 3
+    model, batches = model_of(TINY, 3), batches_of(TINY, 3)
     model.get_input_embeddings().padding_idx = 4
-    batch["input_ids"][:, 1] = 4
+    ids, mask = batches[0].inputs["input_ids"], batches[0].inputs["attention_mask"]
+    ids[:, 1] = 4
     key = ee.keygen(model, mode="train", suite="permutation", knowledge="private", seed=bytes(range(32)))
     encrypted = ee.encrypt_model(model, key)
     start = ee.decrypt_model(encrypted, key).get_input_embeddings().weight.detach()
-    train(encrypted, keyed(batch, key), ee.encrypt_labels(labels, key), torch.optim.SGD, lr=0.1)
+    train_encrypted(encrypted, [encrypt_batch(batch, key) for batch in batches], Recipe("sgd", 0.1))
     moved = ee.decrypt_model(encrypted, key).get_input_embeddings().weight.detach() != start
     assert not moved[4].any()
-    used = set(batch["input_ids"][batch["attention_mask"] == 1].tolist()) - {4}
+    used = set(ids[mask == 1].tolist()) - {4}
     assert {row for row in range(TINY.vocabulary) if moved[row].any()} == used
 
 
@@ -200,25 +203,50 @@ def largest_difference(first: nn.Module, second: nn.Module, part: str) -> float:
 def test_adamw_turns_rounding_into_motion_of_the_key_bias_unless_it_is_frozen() -> None:
     """Softmax ignores a constant, so that the bias of the keys has no gradient but rounding, which Adam scales up to its step."""
     for frozen in (False, True):
-        model, batch, labels = model_of(TINY, 3, torch.float32), batch_of(TINY, 3, rows=12), torch.arange(12) % 3
+        model, batches = model_of(TINY, 3, torch.float32), batches_of(TINY, 3)
         key = ee.keygen(model, mode="train", suite="permutation", knowledge="private", seed=bytes(range(32)))
         encrypted = ee.encrypt_model(model, key)
         for each in (model, encrypted):
             for name, parameter in each.named_parameters():
                 parameter.requires_grad_(not (frozen and name.endswith("key.bias")))
-        train(model, batch, labels, torch.optim.AdamW, lr=1e-3)
-        train(encrypted, keyed(batch, key), ee.encrypt_labels(labels, key), torch.optim.AdamW, lr=1e-3)
+        train_encrypted(model, batches, Recipe("adamw", 1e-3))
+        train_encrypted(encrypted, [encrypt_batch(batch, key) for batch in batches], Recipe("adamw", 1e-3))
         back = ee.decrypt_model(encrypted, key)
         assert largest_difference(back, model, "key.weight") < 1e-5
         assert (largest_difference(back, model, "key.bias") < 1e-6) == frozen
 
 
-def test_adamw_under_a_dense_key_is_another_training() -> None:
-    """Why elementwise optimisers ask for permutations."""
-    model, batch, labels = model_of(PLAIN_NORMS, 3), batch_of(PLAIN_NORMS, 3, rows=12), torch.arange(12) % 3
+def test_adamw_under_a_dense_key_is_refused_and_another_training() -> None:
+    model, batches, recipe = model_of(PLAIN_NORMS, 3), batches_of(PLAIN_NORMS, 3), Recipe("adamw", 1e-3)
     key = ee.keygen(model, mode="train", suite="dense", knowledge="private", seed=bytes(range(32)))
     encrypted = ee.encrypt_model(model, key)
-    train(model, batch, labels, torch.optim.AdamW, lr=1e-3)
-    train(encrypted, keyed(batch, key), ee.encrypt_labels(labels, key), torch.optim.AdamW, lr=1e-3)
+    with pytest.raises(UnsupportedOptimizerError):
+        recipe.admit(encrypted, key)
+    train_encrypted(model, batches, recipe)
+    train_encrypted(encrypted, [encrypt_batch(batch, key) for batch in batches], recipe)
     pairs = zip(ee.decrypt_model(encrypted, key).parameters(), model.parameters(), strict=True)
     assert max((found - expected).abs().max() for found, expected in pairs) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "condition", "bound"), [(torch.float32, 1.0, 3.0), (torch.float32, 10.0, 10.0), (torch.bfloat16, 1.0, 3.0)]
+)
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_error_of_a_precision_is_of_the_size_of_the_plain_models_own(
+    affine: bool, dtype: torch.dtype, condition: float, bound: float
+) -> None:
+    """f32 within three times, as DESIGN section 7 asks, for activations of size one, of which δ is a half: a model that was drawn at
+    random and never trained has smaller ones, and loses more. Condition numbers above 1 cost what they say."""
+    config = BertConfig(vocabulary=50, positions=16, hidden=48, layers=2, heads=4, intermediate=96, outputs=4, affine=affine)
+    ratios, worst = [], 0.0
+    for seed in range(5):
+        model, batch = model_of(config, seed), batch_of(config, seed, rows=8)
+        suite: ee.keys.Suite = "permutation" if affine else "dense"
+        key = ee.keygen(model, suite=suite, knowledge="private", seed=seed.to_bytes(32), condition=condition)
+        exact = answer(model, batch)
+        encrypted = ee.encrypt_model(model, key).to(dtype)
+        found = relative_error(ee.decrypt_outputs(answer(encrypted, keyed(batch, key)).double(), key), exact)
+        ratios.append(found / relative_error(answer(model.to(dtype), batch).double(), exact))
+        worst = max(worst, found)
+    assert statistics.median(ratios) <= bound
+    assert worst <= (1e-5 if dtype is torch.float32 else 0.2)

@@ -52,7 +52,7 @@ def choose(
         raise ValueError(f"scheme={name!r} does not take {', '.join(sorted(given - takes))}")
     if name == "noise":
         if sigma is None:
-            raise ValueError("scheme='noise' needs sigma, the standard deviation of the noise: start at 0.5 to 1 for standardised columns")
+            raise ValueError("scheme='noise' needs sigma, the standard deviation of the noise: `rexis ee check` says how much")
         return Noise(sigma)
     if name == "client_encoder":
         if encoder is None:

@@ -22,8 +22,8 @@ class Noise(Scheme):
     """Rows get noise, then the key.
 
     Attributes:
-        sigma: standard deviation in every coordinate; for standardised columns 1 leaves a cohort alignment a tenth of the identities, 0.5
-            two fifths (tests/attacks/test_noise_curve.py).
+        sigma: standard deviation in every coordinate. For standardised columns 1 leaves a cohort alignment less than a quarter of the
+            identities (tests/attacks/test_noise_curve.py); `rexis ee check` says what it is on the owner's data.
     """
 
     sigma: float

@@ -5,14 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer
 
 from rexis import ee
+from rexis.attacks.exposure import expose
 from rexis.attacks.known_pairs import recover_key
 from rexis.attacks.readings import explained_variance
 from rexis.errors import KeyFileError, PrivacyBudgetExceededError
+from rexis.models.builders import build
 from rexis.models.mlp import LogisticConfig
 from rexis.models.spec import ModelSpec
 
@@ -140,6 +143,16 @@ def test_a_key_that_is_not_written_leaves_no_count_behind(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="passphrase"):
         KEY.save(tmp_path / "key", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_of_the_job_spends_nothing(tmp_path: Path) -> None:
+    """The privacy report keys more rows than the budget has, and none of them leaves."""
+    counter = counter_at(tmp_path)
+    rows = torch.randn(60, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exposure = expose(rows, build(SPEC, seed=1, dtype=torch.float64), KEY, generator=np.random.default_rng(1))
+    assert exposure.keyed_rows is not None
+    assert len(exposure.keyed_rows) > 20
+    assert counter.used == 0
 
 
 def test_the_limit_of_the_warning_comes_before_correlated_records_are_read() -> None:

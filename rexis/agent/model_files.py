@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from rexis.agent.table import read_table
+from rexis.ee.checkpoints import describe_checkpoint
 from rexis.errors import MalformedMessageError
 from rexis.models import pretrained
 from rexis.models.builders import build, describe
@@ -49,7 +50,8 @@ def read_spec(path: Path) -> ModelSpec:
         UnsupportedLayerError: a folder with another model than those of the families.
     """
     if path.is_dir():
-        return describe(pretrained.read_model(path))
+        # Whether BERT's norms have gains is in its weights; Llama's config says it all.
+        return describe(pretrained.read_model(path)) if pretrained.is_bert(path) else describe_checkpoint(path)
     with path.open("rb") as file:
         content = file.read(MAX_SPEC_BYTES + 1)
     if len(content) > MAX_SPEC_BYTES:

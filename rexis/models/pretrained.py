@@ -30,6 +30,15 @@ _LEFT_OUT = ("cls.", "embeddings.position_ids", "embeddings.token_type_ids")
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 
+def is_bert(folder: Path) -> bool:
+    """Whether a folder's config.json names a BERT model.
+
+    Raises:
+        MalformedMessageError: no HuggingFace folder.
+    """
+    return bool(_document(folder / CONFIG).get("model_type") == "bert")
+
+
 def read_model(folder: Path) -> nn.Module:
     """The stock module of a folder, with the dtype of its weights and the special ids of its config.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertModel
+from transformers import BertModel, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from rexis import ee
@@ -77,6 +77,21 @@ def test_a_folder_is_keyed_and_comes_back_by_command(suite: ee.keys.Suite) -> No
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=0 if suite == "permutation" else 1e-6)
+
+
+def test_a_llama_folder_goes_the_same_way() -> None:
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained("plain")
+    assert rexis("ee", "keygen", "plain", "--knowledge", "private", "-o", "job.key")["model_spec"]["family"] == "llama"
+    rexis("ee", "encrypt", "--key", "job.key", "--model", "plain", "-o", "keyed")
+    rexis("ee", "decrypt", "--key", "job.key", "--model", "keyed", "-o", "back")
+    key = ee.Key.load("job.key", "a passphrase for tests")
+    with torch.no_grad():
+        expected = LlamaForCausalLM.from_pretrained("plain")(IDS % 20).logits
+        found = LlamaForCausalLM.from_pretrained("keyed")(ee.encrypt_inputs(IDS % 20, key)).logits
+        back = LlamaForCausalLM.from_pretrained("back")(IDS % 20).logits
+    torch.testing.assert_close(ee.decrypt_outputs(found, key), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(back, expected, rtol=0, atol=1e-5)
 
 
 def test_what_can_not_be_done_is_said_before_anything_is_written() -> None:

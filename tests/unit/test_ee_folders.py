@@ -96,9 +96,10 @@ def test_a_llama_folder_goes_the_same_way() -> None:
 
 def test_what_can_not_be_done_is_said_before_anything_is_written() -> None:
     plain_folder()
+    Path("empty").mkdir()
     for arguments, said in (
         (["keygen", "plain", "--knowledge", "private", "-o", "job.key"], "use permutation"),
-        (["keygen", ".", "--knowledge", "private", "-o", "job.key"], "config.json"),
+        (["keygen", "empty", "--knowledge", "private", "-o", "job.key"], "empty: expected a"),
     ):
         result = CliRunner().invoke(app, ["ee", *arguments, "--json"])
         assert result.exit_code != 0

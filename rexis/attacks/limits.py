@@ -86,6 +86,9 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
         "public_fingerprint": (
             Limit("found", 0.5, 1.0, "whether a known public model was recognised by fingerprint or spectrum", "section 3; 1d (b)"),
         ),
+        "plain_model": (
+            Limit("plain_site_share", 0.01, None, "of the sites, the share that the provider sees in plain", "rexis/ee/plain_model.py"),
+        ),
         "plain_activations": (Limit("read", 0.05, 0.2, "R² of rows read from the first layer's activations", "sections 2 and 3"),),
         "public_base": (Limit("read", 0.05, 0.2, "share of tokens read, or R² of rows", "1d (b); corrections, item 8"),),
     }

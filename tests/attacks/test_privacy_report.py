@@ -261,7 +261,10 @@ def test_the_key_says_what_noise_and_how_many_records_go_out() -> None:
 
 def test_a_plaintext_model_over_keyed_rows_reads_them_where_its_first_layer_is_known() -> None:
     private, members = (key_of(knowledge, mode="train", suite="inputs") for knowledge in ("private", "members"))
-    assert "plain_activations" in report_on(key=private, budget_s=6.0).left_out
+    unknown = report_on(key=private, budget_s=6.0)
+    assert "plain_activations" in unknown.left_out
+    assert verdicts(unknown)["plain_model"] == "warn"
+    assert figures(unknown, "plain_model") == {"plain_site_share": 0.666667, "readable_share": 1.0}
     report = report_on(key=members, labels=LABELS, budget_s=6.0)
     assert figures(report, "plain_activations")["read"] > 1 - 1e-6
     assert figures(report, "label_partition")["purity"] == 1

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rexis import ee
+from rexis.attacks import plain_activations
 from rexis.attacks.exposure import Exposure, Floats, Integers
 from rexis.attacks.linking import SAME_WEIGHTS, link_layers, link_transformers
 from rexis.attacks.members import recover_sites
@@ -78,6 +79,16 @@ def _plain_activations(exposure: Exposure, _generator: np.random.Generator) -> O
     rows, keyed = pair(exposure)
     (weight, bias), (weight_seen, bias_seen) = _layers(_base(exposure))[0], _layers(exposure.keyed)[0]
     return Outcome({"read": _share(rows, read_rows(weight, bias, keyed @ weight_seen.T + bias_seen))})
+
+
+def _keyed_model(exposure: Exposure) -> str:
+    return "" if exposure.key.suite == "inputs" else "the model is keyed, not only its rows"
+
+
+def _plain_model(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
+    """What the provider sees without any attack, and what the first layer would open if it became known."""
+    rows, keyed = pair(exposure)
+    return Outcome(plain_activations.figures(exposure.key, exposure.keyed, None, rows, keyed))
 
 
 def _no_base(exposure: Exposure) -> str:
@@ -195,6 +206,16 @@ ATTACKS: tuple[Attack, ...] = (
         missing=lambda _exposure: "",
         seconds=lambda exposure: 1.0 if _transformer(exposure) is None else 10.0,
         run=_public_fingerprint,
+    ),
+    Attack(
+        "plain_model",
+        1,
+        "A plaintext model: activations, labels and outputs in plain",
+        Knows.UPLOAD,
+        Reads.STRUCTURE,
+        missing=_keyed_model,
+        seconds=lambda _exposure: 0.0,
+        run=_plain_model,
     ),
     Attack(
         "plain_activations",

@@ -170,7 +170,8 @@ def test_an_answer_serves_for_a_second(make: Make) -> None:
 
 
 def test_a_check_that_hangs_is_reported_in_time_and_not_started_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observability, "CHECK_TIMEOUT_S", 0.3)
+    # Long enough that the other checks, of the database and the chain, end in it on a busy machine.
+    monkeypatch.setattr(observability, "CHECK_TIMEOUT_S", 1.5)
     monkeypatch.setattr(observability, "READINESS_CACHE_S", 0.1)
     runs: list[int] = []
     release = threading.Event()
@@ -184,9 +185,9 @@ def test_a_check_that_hangs_is_reported_in_time_and_not_started_again(make: Make
         for _ in range(2):
             began = time.monotonic()
             answer = client.get("/readyz")
-            assert 0.3 <= time.monotonic() - began < 5
-            assert answer.json()["failures"] == {"hanging": "no answer within 0.3 s"}
-            while time.monotonic() - began < 0.5:
+            assert 1.5 <= time.monotonic() - began < 10
+            assert answer.json()["failures"] == {"hanging": "no answer within 1.5 s"}
+            while time.monotonic() - began < 1.7:
                 assert client.get("/livez").status_code == 200
         assert runs == [1]
     finally:

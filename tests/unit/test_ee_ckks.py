@@ -24,7 +24,6 @@ def worst(found: Tensor, expected: Tensor) -> float:
 
 
 def test_the_perceptron_of_the_benchmark() -> None:
-    pytest.importorskip("tenseal")
     spec = ModelSpec(MLPConfig(30, (64,), 2))
     model, x = build(spec, seed=1), rows(2, 30)
     key = ee.keygen(model, knowledge="public", scheme="ckks", polynomial=(0.1, 0.5, 0.2))
@@ -59,7 +58,6 @@ def test_the_perceptron_of_the_benchmark() -> None:
     ],
 )
 def test_small_models(config: MLPConfig | LogisticConfig, polynomial: tuple[float, ...] | None, depth: int) -> None:
-    pytest.importorskip("tenseal")
     model, x = build(ModelSpec(config), seed=1), rows(2, config.inputs)
     key = ee.keygen(model, knowledge="private", scheme="ckks", polynomial=polynomial)
     assert isinstance(key.scheme, Ckks)
@@ -90,7 +88,6 @@ def test_the_fitted_polynomial_is_near_its_activation_and_another_function(activ
 
 
 def test_what_is_not_carried_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tenseal")
     small = ModelSpec(MLPConfig(4, (3,), 2))
     for config in (MLPConfig(4, (3,), 2, normalisation="layer"), MLPConfig(4, (3,) * 8, 2), LogisticConfig(5000, 2)):
         with pytest.raises(UnsupportedLayerError, match="scheme='ckks'"):

@@ -87,9 +87,10 @@ def _noise(job: Job, levels: Sequence[NoiseLevel]) -> Advice | None:
             still = " Some still come near." if _worst(level) is Verdict.WARN else ""
             return Advice(
                 "noise",
-                f"Gaussian noise of standard deviation {level.sigma:g} before the key (scheme `noise`) stops what a cohort and known pairs "
-                f"read: R² {level.figures['r2']:.2f} and {level.figures['r2_known']:.2f}.{still}{_price(level, levels)} Proved, against "
-                f"any attack: {1 / level.sigma:.3g}-Gaussian-DP for records that are one unit apart; most are farther apart.",
+                f"Gaussian noise of standard deviation {level.sigma:g} before the key (scheme `noise`) lowers what a cohort and known "
+                f"pairs read to R² {level.figures['r2']:.2f} and {level.figures['r2_known']:.2f}.{still}{_price(level, levels)} "
+                f"Proved, against any attack: {1 / level.sigma:.3g}-Gaussian-DP for records that are one unit apart; most are farther "
+                "apart.",
             )
     ckks = "; `ckks` computes on ciphertexts for linear models and small networks" if job.family in ("mlp", "logistic") else ""
     return Advice(

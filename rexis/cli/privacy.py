@@ -145,7 +145,7 @@ def _print(report: PrivacyReport) -> None:
         out.print(Text(f"left out: {BY_NAME[name].title} ({reason})", style="dim"), soft_wrap=True)
     for advice in report.advice:
         out.print(Text.assemble(("→ ", "bold"), advice.text), soft_wrap=True)
-    out.print(f"Protection: {protection_line(report.protection)}", soft_wrap=True)
+    out.print(f"By who holds the plain weights: {protection_line(report.protection)}; the grade above says what was read.", soft_wrap=True)
     out.print("[dim]A pass means: not read by this attack in this version. It is no proof.[/]")
 
 

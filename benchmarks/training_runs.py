@@ -1,10 +1,12 @@
 """Encrypted training beside plaintext training: the same recipe, batches and start, step by step.
 
 Differences are of the decrypted model against the plain one after the run: ‖ΔW‖_F / ‖W‖_F over the trained parameters, and
-max|Δ| / max|y| of the logits. The throughput ratio is the median over steps of plain seconds by keyed seconds; who goes first alternates.
+max|Δ| / max|y| of the logits. A third run, plain in fp64, is the control: how far plain fp32 is from it says what rounding alone does
+to this recipe in so many steps. The throughput ratio is the median over steps of plain seconds by keyed seconds; who goes first alternates.
 A family plugs in with a builder of a `Trial` for each suite.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +21,7 @@ from rexis import ee
 from rexis.ee.keys import Suite
 from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
-from rexis.training.encrypted import Batch, Inputs, Objective, Recipe, encrypt_batch, model_outputs, training_step
+from rexis.training.encrypted import Batch, Inputs, Objective, Recipe, encrypt_batch, model_outputs, train_encrypted, training_step
 
 RECIPES = {
     "sgd": Recipe("sgd", 0.02, {"momentum": 0.9, "weight_decay": 0.01}),
@@ -80,12 +82,14 @@ def compare(trial: Trial, recipe: Recipe) -> dict[str, float]:
     """Train plain and keyed side by side.
 
     Returns:
-        relative_weight_difference, relative_logit_difference, steps, throughput_ratio.
+        relative_weight_difference and relative_logit_difference, keyed against plain; plain_fp32_weight_difference and
+        plain_fp32_logit_difference, plain against plain in fp64; steps; throughput_ratio.
 
     Raises:
         UnsupportedOptimizerError: the recipe does not commute with the key.
     """
     plain, key = trial.plain, trial.key
+    exact = copy.deepcopy(plain).double()
     keyed = ee.encrypt_model(plain, key) if trial.keyed is None else trial.keyed
     recipe.admit(keyed, key)
     weights = trial.objective.class_weights
@@ -107,9 +111,15 @@ def compare(trial: Trial, recipe: Recipe) -> dict[str, float]:
             model, optimizer, objective, batches = runs[which]
             seconds[which] = _seconds(model, batches[step], recipe, optimizer, objective)
         ratios.append(seconds[0] / seconds[1])
+    train_encrypted(exact, [in_double(batch) for batch in trial.batches], recipe, trial.objective)
+    decrypted = dict(ee.decrypt_model(keyed, key).named_parameters()) if trial.decrypted is None else trial.decrypted(keyed)
+    logits = _logits(plain, trial.evaluation)
+    keyed_logits = ee.decrypt_outputs(_logits(keyed, encrypt_batch(Batch(trial.evaluation), key).inputs), key)
     return {
-        "relative_weight_difference": _weight_difference(trial, keyed),
-        "relative_logit_difference": _logit_difference(trial, keyed),
+        "relative_weight_difference": _weight_difference(plain, decrypted),
+        "relative_logit_difference": _logit_difference(logits, keyed_logits),
+        "plain_fp32_weight_difference": _weight_difference(plain, dict(exact.named_parameters())),
+        "plain_fp32_logit_difference": _logit_difference(logits, _logits(exact, in_double(Batch(trial.evaluation)).inputs)),
         "steps": len(trial.batches),
         "throughput_ratio": statistics.median(ratios),
     }
@@ -133,21 +143,24 @@ def _seconds(model: nn.Module, batch: Batch, recipe: Recipe, optimizer: Optimize
     return time.perf_counter() - start
 
 
-def _weight_difference(trial: Trial, keyed: nn.Module) -> float:
-    if trial.decrypted is None:
-        decrypted: Mapping[str, Tensor] = dict(ee.decrypt_model(keyed, trial.key).named_parameters())
-    else:
-        decrypted = trial.decrypted(keyed)
-    trained = {name: parameter for name, parameter in trial.plain.named_parameters() if parameter.requires_grad}
-    apart = torch.stack([(decrypted[name] - parameter).detach().double().norm() for name, parameter in trained.items()]).norm()
+def in_double(batch: Batch) -> Batch:
+    """Its floats in fp64; ids, masks and classes as they are."""
+    if isinstance(batch.inputs, Tensor):
+        return Batch(batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs, batch.labels)
+    return Batch({name: x.double() if x.is_floating_point() else x for name, x in batch.inputs.items()}, batch.labels)
+
+
+def _weight_difference(plain: nn.Module, found: Mapping[str, Tensor]) -> float:
+    trained = {name: parameter for name, parameter in plain.named_parameters() if parameter.requires_grad}
+    apart = torch.stack([(found[name].double() - parameter.double()).detach().norm() for name, parameter in trained.items()]).norm()
     size = torch.stack([parameter.detach().double().norm() for parameter in trained.values()]).norm()
     return (apart / size).item()
 
 
 @torch.no_grad()
-def _logit_difference(trial: Trial, keyed: nn.Module) -> float:
-    trial.plain.eval()
-    keyed.eval()
-    expected = model_outputs(trial.plain, trial.evaluation).double()
-    found = ee.decrypt_outputs(model_outputs(keyed, encrypt_batch(Batch(trial.evaluation), trial.key).inputs), trial.key).double()
+def _logits(model: nn.Module, inputs: Inputs) -> Tensor:
+    return model_outputs(model.eval(), inputs).double()
+
+
+def _logit_difference(expected: Tensor, found: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()

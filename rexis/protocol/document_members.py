@@ -8,14 +8,16 @@ from rexis.encoding import checksum_address, from_hex, require_text
 from rexis.errors import EncodingError, MalformedMessageError
 
 
-def members_of(what: str, value: Any, names: str) -> Mapping[str, Any]:
-    """The members of an object that has exactly these, named in one text with blanks between.
+def members_of(what: str, value: Any, names: str, *, optional: str = "") -> Mapping[str, Any]:
+    """The members of an object that has exactly these, named in one text with blanks between; of `optional` it may have any.
 
     Raises:
         MalformedMessageError: it has others, or is none. So do all functions here.
     """
-    if not isinstance(value, Mapping) or set(value) != set(names.split()):
-        raise MalformedMessageError(f"{what}: expected an object with exactly the fields {', '.join(sorted(names.split()))}")
+    required, known = set(names.split()), set(names.split()) | set(optional.split())
+    if not isinstance(value, Mapping) or not required <= set(value) <= known:
+        also = f", and of {', '.join(sorted(optional.split()))} those that are used" if optional else ""
+        raise MalformedMessageError(f"{what}: expected an object with exactly the fields {', '.join(sorted(required))}{also}")
     return value
 
 

@@ -13,19 +13,19 @@ from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
+from rexis.protocol.plan_parts import MIN_GROUP, GroupPlan, Protection
 
 VERSION = 1
 Kind = Literal["training", "statistics"]
 # As in the FederationRegistry.
 MIN_MEMBERS, MAX_MEMBERS, MAX_AGGREGATORS = 3, 128, 16
 MIN_STAGE_S, MAX_STAGE_S = 1, 5 * 24 * 3600
-# Entries of a training vector after the parameters: the weight, and the loss times the weight.
-TRAINING_SLOTS = 2
 
 _FIELDS = (
     "version name kind founder members aggregators quorum collusion_bound threshold min_survivors purpose features stage_s training "
     "statistics"
 )
+_OPTIONAL = "protection group_pad degree groups"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class FederationConfig:
         features: how rows become inputs and labels.
         stage_s: seconds for each stage of a round.
         training, statistics: the plan of that kind; the other is None.
+        protection: of single updates against the aggregator.
+        group_pad: members put a pad on the sum that the aggregator can not take off; they compute each round's result themselves.
+        degree: neighbours of each member in secret sharing; None for the complete graph.
+        groups: robust combination of the sums of random groups; None for one sum over all.
     """
 
     name: str
@@ -68,6 +72,10 @@ class FederationConfig:
     stage_s: int
     training: TrainingPlan | None = None
     statistics: StatisticsPlan | None = None
+    protection: Protection = "secagg"
+    group_pad: bool = False
+    degree: int | None = None
+    groups: GroupPlan | None = None
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -80,14 +88,14 @@ class FederationConfig:
         return 1 if self.training is None else self.training.rounds
 
     @property
-    def ring_bits(self) -> Literal[32, 64]:
+    def ring_bits(self) -> Literal[16, 32, 64]:
         """Ring of the masked vectors."""
-        return 64 if self.training is None else 32
+        return 64 if self.training is None else self.training.ring_bits
 
     @property
     def length(self) -> int:
         """Entries of a masked vector."""
-        return 1 + 2 * len(self.features.names) if self.training is None else self.training.parameters + TRAINING_SLOTS
+        return 1 + 2 * len(self.features.names) if self.training is None else self.training.length
 
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
@@ -107,7 +115,7 @@ class FederationConfig:
         Raises:
             MalformedMessageError: unknown or missing fields, or a value out of bounds.
         """
-        fields = members_of("federation config", value, _FIELDS)
+        fields = members_of("federation config", value, _FIELDS, optional=_OPTIONAL)
         if type(fields["version"]) is not int or fields["version"] != VERSION:
             raise MalformedMessageError(f"expected federation config version {VERSION}, got {str(fields['version'])[:40]}")
         if fields["kind"] not in get_args(Kind):
@@ -132,7 +140,12 @@ class FederationConfig:
             stage_s=integer("stage_s", fields["stage_s"], MIN_STAGE_S, MAX_STAGE_S),
             training=training,
             statistics=statistics,
+            protection=fields.get("protection", "secagg"),
+            group_pad=fields.get("group_pad", False),
+            degree=integer("degree", fields["degree"], 2, len(members) - 1) if "degree" in fields else None,
+            groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
         )
+        config._check_parts()
         if training is not None and training.model.tabular.widths[0] != len(config.features.names):
             raise MalformedMessageError(
                 f"federation config: expected a model of {len(config.features.names)} inputs, one for each feature, got "
@@ -141,7 +154,13 @@ class FederationConfig:
         return config
 
     def document(self) -> dict[str, Any]:
-        """What `parse` reads."""
+        """What `parse` reads. Parts that have their default are left out, so that a config without them has the digest it always had."""
+        optional: dict[str, Any] = {
+            "protection": None if self.protection == "secagg" else self.protection,
+            "group_pad": self.group_pad,
+            "degree": self.degree,
+            "groups": None if self.groups is None else self.groups.document(),
+        }
         return {
             "version": VERSION,
             "name": self.name,
@@ -158,6 +177,49 @@ class FederationConfig:
             "stage_s": self.stage_s,
             "training": None if self.training is None else self.training.document(),
             "statistics": None if self.statistics is None else self.statistics.document(),
+            **{name: value for name, value in optional.items() if value},
+        }
+
+    def _check_parts(self) -> None:
+        """How the parts that may be left out go together."""
+        if self.protection not in get_args(Protection) or type(self.group_pad) is not bool:
+            raise MalformedMessageError(f"expected a protection among {', '.join(get_args(Protection))} and group_pad true or false")
+        private = self.training is not None and self.training.privacy is not None
+        if private != (self.protection == "secagg+dp"):
+            raise MalformedMessageError("expected the protection secagg+dp with a plan for privacy, and only with it")
+        if self.protection == "ee" and self.collusion_bound > 0:
+            raise MalformedMessageError(
+                f"protection ee: every member holds the one key, so a member that colludes with the aggregator reads every update; "
+                f"expected collusion_bound 0, got {self.collusion_bound}"
+            )
+        masked = self.protection in ("secagg", "secagg+dp")
+        if not masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
+            raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
+        if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
+            raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
+        unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
+        if unbuilt:
+            raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
+
+    def _unbuilt(self) -> dict[str, bool]:
+        plan = self.training
+        return {
+            "protection none or ee": self.protection in ("none", "ee"),
+            "group_pad": self.group_pad,
+            "degree": self.degree is not None,
+            "groups": self.groups is not None,
+            **(
+                {}
+                if plan is None
+                else {
+                    "an optimizer other than sgd": plan.optimizer != "sgd",
+                    "a strategy other than fedavg": plan.strategy.name != "fedavg",
+                    "personal": bool(plan.personal),
+                    "privacy": plan.privacy is not None,
+                    "stopping": plan.stopping is not None,
+                    "ring_bits 16": plan.ring_bits == 16,
+                }
+            ),
         }
 
     @property

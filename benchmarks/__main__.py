@@ -13,6 +13,7 @@ SUBJECTS = {
     "ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model",
     "training": "training on ciphertext beside training on plaintext: weights, logits, throughput; accuracy on the ICD-10 chapter task",
     "attacks": "what attacks on keyed rows and permuted token ids read of real data, with and without noise",
+    "federation": "heart disease at four hospitals: federated averaging beside pooled training, each hospital alone and published rows",
     "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.__main__ import table
 from benchmarks.chain import relayed_over_sent
+from benchmarks.federation import repeated_cv
 from contracts.gas.__main__ import SNAPSHOT
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ def test_help_lists_the_subjects() -> None:
     assert "training " in listed
     assert "attacks " in listed
     assert "chain " in listed
+    assert "federation " in listed
 
 
 def test_ee_prints_one_json_object_with_sound_figures() -> None:
@@ -67,6 +69,25 @@ def test_the_committed_campaign_lost_nothing_and_did_nothing_twice() -> None:
     assert set(result["kills"]) == {"chain", "relay", "index"}
 
 
+def test_federated_averaging_ranks_like_pooled_training_in_cross_validation() -> None:
+    found = repeated_cv(1)
+    assert abs(found["federated_minus_pooled"]) < 0.005
+    assert found["pooled_auc"] == pytest.approx(0.879, abs=0.01)
+    # Nobody gets there alone, and the small hospital is furthest away.
+    assert all(found["federated_auc"] > value for value in found["site_auc"].values())
+    assert min(found["site_auc"], key=found["site_auc"].__getitem__) == "Switzerland"
+
+
+def test_the_committed_federation_reaches_what_the_design_promises() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "federation.json").read_text())
+    flamby, repeated = result["flamby"], result["repeated_cv"]
+    assert flamby["accuracy"] >= 0.765
+    assert flamby["auc"] >= 0.87
+    assert flamby["masked_sums"] == flamby["rounds"] + 1
+    assert repeated["federated_auc"] >= repeated["pooled_auc"] - 0.005
+    assert repeated["repeats"] == 10
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> None:
     text = path.read_text()
@@ -77,4 +98,4 @@ def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> No
 
 
 def test_results_are_there() -> None:
-    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"attacks", "ee", "chain"}
+    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"attacks", "ee", "chain", "federation"}

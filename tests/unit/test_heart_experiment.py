@@ -95,4 +95,5 @@ def test_ten_rounds_of_federated_averaging_reach_what_the_demo_promises(experime
         apply_update(model, torch.tensor(decode_update(config, total).delta, dtype=torch.float32))
     federated = experiment.score("federated", model, steps=50)
     assert federated.auc >= 0.87
+    assert federated.accuracy >= 0.765
     assert all(federated.auc > score.auc for score in experiment.baselines() if score.name != "pooled")

@@ -3,7 +3,7 @@
 `flamby`: FLamby's split, 10 rounds of 5 steps, through the code that agents and the aggregator run: features, moments by a secure sum,
 `training_vector`, fixed point, masks, shares and the opened sum. Only network, database and chain are left out; nobody drops out.
 `repeated_cv`: 5 folds stratified by hospital and diagnosis, repeated; the same vectors in the same fixed point, added without masks, which
-cancel exactly (`tests/properties/test_secagg_protocol.py`). Baselines are scaled with the moments of all training rows, as the federation is.
+cancel exactly (`tests/properties/test_secagg_protocol.py`). Baselines get inputs that are scaled as the federation's are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from rexis.encoding import checksum_address, to_hex
 from rexis.models.features import Features
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Deadlines, Manifest
-from rexis.protocol.secagg_messages import Envelope, Stage
+from rexis.protocol.secagg_messages import Envelope
 from rexis.secagg import Coordinator, Participant
 from rexis.secagg.history import AttemptRecord
 from rexis.secagg.masks import RingVector

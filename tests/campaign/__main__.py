@@ -5,8 +5,9 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.campaign.chain_kills import campaign, passed, write
+from tests.campaign import chain_kills, federation_kills
 
 
 def main() -> None:
@@ -15,17 +16,36 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, dest="campaign")
     chain = commands.add_parser("chain", help="kill chain, relay and chain index under a stream of operations")
     chain.add_argument("--kills", type=int, default=50)
-    chain.add_argument("--seed", type=int, default=1)
-    chain.add_argument("--json", type=Path, help="also keep the result in this file")
-    chain.add_argument("--folder", type=Path, help="empty folder to work in, kept afterwards; without it a temporary one that is not")
+    federation = commands.add_parser("federation", help="kill agents, aggregator and its background process while a federation trains")
+    federation.add_argument("--agents", type=int, default=20)
+    federation.add_argument("--rounds", type=int, default=10)
+    federation.add_argument("--kills", type=int, default=3)
+    federation.add_argument("--stage-s", type=int, default=90, help="seconds for each stage of a round")
+    for command in (chain, federation):
+        command.add_argument("--seed", type=int, default=1)
+        command.add_argument("--json", type=Path, help="also keep the result in this file")
+        command.add_argument("--folder", type=Path, help="empty folder to work in, kept afterwards; without it a temporary one that is not")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rexis-campaign-") as temporary:
-        folder = given.folder or Path(temporary)
-        result = campaign(folder, kills=given.kills, seed=given.seed, tell=lambda line: print(line, file=sys.stderr, flush=True))
+        result, passed = _run(given, given.folder or Path(temporary))
     if given.json is not None:
-        write(result, given.json)
+        chain_kills.write(result, given.json)
     print(json.dumps({name: value for name, value in result.items() if name != "kills_in_order"}, indent=2))
-    sys.exit(0 if passed(result) else 1)
+    sys.exit(0 if passed else 1)
+
+
+def _run(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]:
+    if given.campaign == "chain":
+        result = chain_kills.campaign(folder, kills=given.kills, seed=given.seed, tell=_tell)
+        return result, chain_kills.passed(result)
+    result = federation_kills.campaign(
+        folder, agents=given.agents, rounds=given.rounds, kills=given.kills, seed=given.seed, stage_s=given.stage_s, tell=_tell
+    )
+    return result, federation_kills.passed(result)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from services.local.chain_state import Copying
 from services.local.composition import ROOT, Composition
 from services.local.ports import PortClaims
 from services.local.process import ProcessSpec
-from services.local.settings import LocalSettings
+from services.local.settings import SERVICES, LocalSettings
 from services.local.supervisor import Supervisor
 from tests.services.chain_process import rpc
 
@@ -66,24 +66,27 @@ class Estate:
     """Running processes; use it in a `with` statement.
 
     Attributes:
-        url: the marketplace's.
+        service: the one service that runs.
+        url: the service's.
         chain_url: the chain's.
-        engine: the marketplace's database.
+        engine: the service's database.
     """
+
+    service = SERVICE
 
     def __init__(self, folder: Path) -> None:
         self.settings = LocalSettings(data_dir=folder)
         with ExitStack() as undo:
-            self._claims = PortClaims(dict.fromkeys((SERVICE, "chain", "redis", "trainer", "aggregator", "verifier")))
+            self._claims = PortClaims(dict.fromkeys((*SERVICES, "chain", "redis")))
             undo.callback(self._claims.release)
             composition = Composition(self.settings, self._claims.ports, f"{self.settings.folder}#{secrets.token_hex(8)}")
-            self.url, self.chain_url, self.state = composition.urls[SERVICE], composition.urls["chain"], composition.chain_state
+            self.url, self.chain_url, self.state = composition.urls[self.service], composition.urls["chain"], composition.chain_state
             self.supervisor = Supervisor(
-                _specs(composition, self.settings), logs=folder / "logs", cwd=ROOT, start_timeout_s=LONGEST_START_S, stop_timeout_s=10
+                self._specs(composition), logs=folder / "logs", cwd=ROOT, start_timeout_s=LONGEST_START_S, stop_timeout_s=10
             )
             undo.pop_all()
-        self.relayer = LocalSigner(bytes.fromhex((composition.keys / f"{SERVICE}-relayer").read_text())).address
-        self.engine: Engine = open_engine(self.settings.database_url(SERVICE))
+        self.relayer = LocalSigner(bytes.fromhex((composition.keys / f"{self.service}-relayer").read_text())).address
+        self.engine: Engine = open_engine(self.settings.database_url(self.service))
 
     def __enter__(self) -> Self:
         self._copying = Copying(self.state)
@@ -104,6 +107,19 @@ class Estate:
         self._copying.stop()
         self._claims.release()
         self.engine.dispose()
+
+    def _specs(self, composition: Composition) -> list[ProcessSpec]:
+        given = {spec.name: spec for spec in composition.specs()}
+        schema = given["schema"]
+        databases = {**schema.environment, "REXIS_LOCAL_DATABASES": f"{self.service}={self.settings.database_url(self.service)}"}
+        return [
+            *(given[name] for name in ("guard", "redis", "chain", "contracts", self.service)),
+            replace(schema, environment=databases),
+            *self._background(given[f"{self.service}-background"]),
+        ]
+
+    def _background(self, whole: ProcessSpec) -> list[ProcessSpec]:
+        return [_half(whole, half) for half in ("relay", "index")]
 
     def connect(self) -> Chain:
         """The chain, checked."""
@@ -198,17 +214,6 @@ class Estate:
             self.supervisor.wait_failure(lambda: True)
             assert time.monotonic() < deadline, f"not within {LONGEST_START_S} s: {what}"
             time.sleep(0.01)
-
-
-def _specs(composition: Composition, settings: LocalSettings) -> list[ProcessSpec]:
-    given = {spec.name: spec for spec in composition.specs()}
-    schema = given["schema"]
-    databases = {**schema.environment, "REXIS_LOCAL_DATABASES": f"{SERVICE}={settings.database_url(SERVICE)}"}
-    return [
-        *(given[name] for name in ("guard", "redis", "chain", "contracts", SERVICE)),
-        replace(schema, environment=databases),
-        *(_half(given[f"{SERVICE}-background"], half) for half in ("relay", "index")),
-    ]
 
 
 def _half(whole: ProcessSpec, half: str) -> ProcessSpec:

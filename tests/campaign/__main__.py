@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.campaign import chain_kills, federation_kills
+from tests.campaign import chain_kills, federation_kills, secagg_matrix
+from tests.campaign.record import write
 
 
 def main() -> None:
@@ -21,7 +22,9 @@ def main() -> None:
     federation.add_argument("--rounds", type=int, default=10)
     federation.add_argument("--kills", type=int, default=3)
     federation.add_argument("--stage-s", type=int, default=90, help="seconds for each stage of a round")
-    for command in (chain, federation):
+    secagg = commands.add_parser("secagg", help="everything that can go wrong in an attempt: who, at which stage, among how many")
+    secagg.add_argument("--sizes", type=int, nargs="+", default=secagg_matrix.SIZES, choices=secagg_matrix.COLLUDERS)
+    for command in (chain, federation, secagg):
         command.add_argument("--seed", type=int, default=1)
         command.add_argument("--json", type=Path, help="also keep the result in this file")
         command.add_argument("--folder", type=Path, help="empty folder to work in, kept afterwards; without it a temporary one that is not")
@@ -29,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rexis-campaign-") as temporary:
         result, passed = _run(given, given.folder or Path(temporary))
     if given.json is not None:
-        chain_kills.write(result, given.json)
+        write(result, given.json)
     print(json.dumps({name: value for name, value in result.items() if name != "kills_in_order"}, indent=2))
     sys.exit(0 if passed else 1)
 
@@ -38,6 +41,9 @@ def _run(given: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]
     if given.campaign == "chain":
         result = chain_kills.campaign(folder, kills=given.kills, seed=given.seed, tell=_tell)
         return result, chain_kills.passed(result)
+    if given.campaign == "secagg":
+        result = secagg_matrix.campaign(given.seed, given.sizes, _tell)
+        return result, secagg_matrix.passed(result)
     result = federation_kills.campaign(
         folder, agents=given.agents, rounds=given.rounds, kills=given.kills, seed=given.seed, stage_s=given.stage_s, tell=_tell
     )

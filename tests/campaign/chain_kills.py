@@ -1,8 +1,6 @@
 """The campaign against the chain layer: kill, restart, and count."""
 
-import json
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.local.composition import ROOT
 from services.local.supervisor import CRASH_WINDOW_S, MAX_CRASHES
 from services.marketplace.background import PROJECTIONS
 from tests.campaign.accounting import Account, check_nonces, check_projections, read, settle_accounts
 from tests.campaign.estate import SERVICE, VICTIMS, Estate, Kill
 from tests.campaign.operations import Book, Institution, Stream
+from tests.campaign.record import commit
 from tests.services.chain_process import Gate
 
 INSTITUTIONS, THREADS, RATE = 12, 4, 3.0
@@ -122,22 +120,3 @@ def passed(result: dict[str, Any]) -> bool:
         and not result["broken_streams"]
         and result["landed"] + result["refused_with_a_true_reason"] == result["promised"]
     )
-
-
-def commit() -> str:
-    """The commit that is checked out, with a + if files differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD") + ("+" if changed else "")
-
-
-def write(result: dict[str, Any], file: Path) -> None:
-    """Keep a result, one kill a line."""
-    head = {name: value for name, value in result.items() if name != "kills_in_order"}
-    lines = ",\n".join("    " + json.dumps(kill) for kill in result["kills_in_order"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(head, indent=2)
-    file.write_text(f'{text[:-2]},\n  "kills_in_order": [\n{lines}\n  ]\n}}\n')

@@ -12,8 +12,8 @@ from typing import Any
 from services.aggregator.attempts import Phase
 from services.aggregator.background import PROJECTIONS
 from tests.campaign.accounting import Account, check_nonces, check_projections
-from tests.campaign.chain_kills import commit
 from tests.campaign.consortium import Consortium, Strike
+from tests.campaign.record import commit
 from tests.campaign.round_accounts import PlainAverage, faults_of, read_facts
 
 # Stages in which everybody acts, and those in which the aggregator waits for the chain.

@@ -1,10 +1,13 @@
 """Four hospitals' agents at the real aggregator on a real chain: what their rounds make is plain federated averaging."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from rexis.encoding import to_hex
 from rexis.errors import ServiceError, UnavailableError
 from rexis.protocol.federation_config import FederationConfig
 from services.foundation.settings import ServiceSettings
+from tests.campaign.round_accounts import PlainAverage
+from tests.services.chain_process import Hook, Proxy
 from tests.services.federation_stand_in import (
     AGGREGATOR,
     CHAIN_ID,
@@ -38,7 +43,7 @@ from tests.services.federation_stand_in import (
     plain_update,
     rows_of,
 )
-from tests.services.federations_on_chain import migrated, process, wait_until
+from tests.services.federations_on_chain import ROOT, migrated, process, wait_until
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected, serving
 
@@ -58,6 +63,8 @@ class Network:
     founder: AggregatorClient
     hospitals: list[Hospital]
     homes: list[Path]
+    # The aggregator's chain node and the hospitals'.
+    nodes: tuple[Proxy, Proxy]
 
     def found(self, config: dict[str, Any], *, seed: int | None = 0) -> bytes:
         """Found a federation that is on chain when this returns."""
@@ -78,19 +85,27 @@ class Network:
                 return models
             assert not [each.reason for each in seen if each.state == "failed"]
             assert time.monotonic() < deadline, [(each.state, each.round) for each in seen]
-            for hospital in self.hospitals:
-                # As in the agent's loop: what does not answer is asked again.
-                with suppress(UnavailableError):
-                    if not without(hospital):
-                        hospital.poll()
+            self.look(without)
             time.sleep(0.05)
+
+    def look(self, without: Without = lambda _hospital: False) -> None:
+        """Let every agent look once."""
+        for hospital in self.hospitals:
+            # As in the agent's loop: what does not answer is asked again.
+            with suppress(UnavailableError):
+                if not without(hospital):
+                    hospital.poll()
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("agents")
-    with running_chain(folder) as rpc_url:
-        chain, settings = Chain.connect(rpc_url, load(CHAIN_ID)), migrated(folder, rpc_url)
+    with running_chain(folder) as chain_url, ExitStack() as stack:
+        nodes = Proxy(chain_url), Proxy(chain_url)
+        for node in nodes:
+            stack.callback(node.close)
+        rpc_url = nodes[1].url
+        chain, settings = Chain.connect(rpc_url, load(CHAIN_ID)), migrated(folder, nodes[0].url)
         with serving(settings), process(settings, BACKGROUND), connected(settings, FOUNDER, *HOSPITALS) as (founding, *lines):
             founder, homes = AggregatorClient(founding), [folder / f"home-{i}" for i in range(4)]
             hospitals = []
@@ -100,7 +115,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
                 hospitals[-1].register()
                 hospitals[-1].grant()
             wait_until(lambda: is_introduced(founder))
-            yield Network(settings, rpc_url, founder, hospitals, homes)
+            yield Network(settings, rpc_url, founder, hospitals, homes, nodes)
             for hospital in hospitals:
                 hospital.stop()
 
@@ -234,6 +249,84 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     fetched = rexis(network.homes[0], HOSPITALS[0], "model", founded["id"], "--output", str(tmp_path / "model.safetensors"))
     assert fetched["model"] == shown["model"] == shown["rounds"][0]["model"]
     assert (tmp_path / "model.safetensors").stat().st_size == fetched["bytes"]
+
+
+class Outage(dict[str, Hook]):
+    """Hooks of a proxy under every name: the node is away, and `asked` counts who came in vain."""
+
+    asked = 0
+
+    def get(self, *_: object) -> Hook:
+        return self._refuse
+
+    def _refuse(self) -> None:
+        self.asked += 1
+        raise ConnectionAbortedError
+
+
+def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attempt(network: Network) -> None:
+    """Once while commitments are on their way, and once when the survivors have to be fixed."""
+    config = config_of(network.hospitals, "training", name="outages", rounds=1, stage_s=LONG_STAGE_S)
+    federation = network.found(config)
+    for hospital in network.hospitals:
+        hospital.join(federation)
+    first = network.hospitals[0]
+    # After its announcement a hospital has nothing to ask its node about, until the survivors are fixed.
+    for stage, asking in (("shares", 2), ("announced", 1)):
+        wait_until(lambda stage=stage: network.look() or (stage, 1) in first.stages(federation), LONG_STAGE_S)
+        outages = [Outage(), Outage()]
+        before = [node.before for node in network.nodes]
+        for node, outage in zip(network.nodes, outages, strict=True):
+            node.before = outage
+        wait_until(lambda needed=outages[:asking]: network.look() or all(outage.asked > 3 for outage in needed), LONG_STAGE_S)
+        assert network.founder.federation(federation).state == "running"
+        for node, hooks in zip(network.nodes, before, strict=True):
+            node.before = hooks
+    network.run(federation)
+    (record,) = network.founder.rounds(federation)
+    assert (record.attempt, record.state, len(record.survivors)) == (1, "finished", 4)
+    plain = PlainAverage(FederationPlan(FederationConfig.parse(config)), federation, {h.signer.address: h.table for h in network.hospitals})
+    assert plain.round(1, record.survivors) == (record.aggregate, record.model)
+
+
+@contextmanager
+def skewed_agent(network: Network, number: int, seconds: int) -> Iterator["subprocess.Popen[str]"]:
+    """`rexis agent run` of one hospital, in a process whose clock is so much ahead."""
+    home, hospital = network.homes[number], network.hospitals[number]
+    if not (home / "site.toml").exists():
+        write_private(home / "key.json", hospital.signer.keystore(PASSPHRASE))
+        urls = {"aggregator": network.settings.public_url, "chain": network.rpc_url}
+        profile = Profile(hospital.signer.address, str(home / "key.json"), CHAIN_ID, urls)
+        write_private(home / "profile.json", json.dumps(asdict(profile)).encode())
+        (home / "table.csv").write_text("".join(",".join(row) + "\n" for row in (hospital.table.columns, *hospital.table.rows)))
+        (home / "policy.yaml").write_text("version: 1\npermission: HMB\n")
+        (home / "site.toml").write_text('[[datasets]]\ntable = "table.csv"\npolicy = "policy.yaml"\n\n[federations]\n')
+    command = [sys.executable, "-m", "tests.services.skewed_agent", str(seconds), str(home / "site.toml")]
+    environment = {**os.environ, "REXIS_HOME": str(home), "REXIS_PASSPHRASE": PASSPHRASE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(600, "the message is dated"), (-600, "the message expired")])
+def test_a_site_whose_clock_is_wrong_is_told_so_and_the_round_ends_without_it(network: Network, seconds: int, reason: str) -> None:
+    wrong = network.hospitals[3]
+    with skewed_agent(network, 3, seconds) as process:
+        assert process.stdout is not None
+        said = next(event for event in map(json.loads, process.stdout) if event["what"] == "waiting")
+        assert reason in said["detail"]["why"]
+        federation = network.found(config_of(network.hospitals, "training", name=f"clock {seconds}", rounds=2, stage_s=STAGE_S))
+        for hospital in network.hospitals:
+            hospital.join(federation)
+        # Its process asks again and again meanwhile; in round 2 an agent with the right time works on the same journal.
+        network.run(federation, without=lambda hospital: hospital is wrong and network.founder.federation(federation).round < 2)
+        assert process.poll() is None
+    assert [(each.round, each.attempt, each.state, len(each.survivors)) for each in network.founder.rounds(federation)] == [
+        (1, 1, "finished", 3),
+        (2, 1, "finished", 4),
+    ]
 
 
 def _flat(tensors: Mapping[str, Any]) -> Any:

@@ -117,8 +117,14 @@ audit: setup $(AUDIT_STAMP) ## Static analysis and symbolic tests of the contrac
 k8s: setup ## Render the Kubernetes overlays and check them
 	@$(BIN)/python -m pytest -q tests/k8s
 
-campaign: setup ## Fifty kills of chain, relay and index; everything is counted on the chain (20 minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign chain --kills 50 --seed 4 --json tests/campaign/results/chain.json
+CAMPAIGN = OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign
+RESULTS := tests/campaign/results
+
+campaign: setup ## Kills of chain, relay, index, agents and aggregator; everything is counted on the chain (40 minutes)
+	@$(CAMPAIGN) chain --kills 50 --seed 4 --json $(RESULTS)/chain.json
+	@$(CAMPAIGN) secagg --seed 6 --json $(RESULTS)/secagg.json
+	@$(CAMPAIGN) commits --json $(RESULTS)/commits.json
+	@$(CAMPAIGN) federation --agents 20 --rounds 10 --kills 3 --seed 6 --json $(RESULTS)/federation.json
 
 setup-bench: setup $(BENCH_STAMP) ## Install the real weights and texts that the benchmarks run on (180 MB)
 

@@ -31,7 +31,7 @@ from rexis.encoding import to_hex
 from rexis.errors import RexisError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.thresholds import thresholds
-from services.aggregator.attempts import ENDED, Phase
+from services.aggregator.attempts import Phase
 from services.aggregator.models import Attempt, Federation
 from services.foundation.database import transaction
 from services.local.composition import ROOT, Composition
@@ -173,12 +173,6 @@ class Consortium(Estate):
             state = session.get_one(Federation, to_hex(federation)).state
             attempt = session.scalar(newest)
             return (state, 0, 0, "") if attempt is None else (state, attempt.round, attempt.number, attempt.stage)
-
-    def attempts(self, federation: bytes) -> dict[tuple[int, int], str]:
-        """How each attempt ended; "" for one that has not."""
-        query = select(Attempt).where(Attempt.federation_id == to_hex(federation))
-        with transaction(self.engine, read_only=True) as session:
-            return {(each.round, each.number): each.stage if each.stage in ENDED else "" for each in session.scalars(query)}
 
     def follow(self, federation: bytes, patience_s: float, *, until: tuple[int, Phase] | None = None) -> None:
         """Wait until the federation has ended, or has got to a stage of a round.

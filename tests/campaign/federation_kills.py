@@ -14,7 +14,7 @@ from services.aggregator.background import PROJECTIONS
 from tests.campaign.accounting import Account, check_nonces, check_projections
 from tests.campaign.consortium import Consortium, Strike
 from tests.campaign.record import commit
-from tests.campaign.round_accounts import PlainAverage, faults_of, read_facts
+from tests.campaign.round_accounts import PlainAverage, ended_attempts, faults_of, read_facts
 
 # Stages in which everybody acts, and those in which the aggregator waits for the chain.
 MOMENTS = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.FIXING, Phase.UNMASK, Phase.FINALISING)
@@ -61,7 +61,12 @@ def campaign(
         plain = PlainAverage(founding, federation, {site.hospital.signer.address: site.hospital.table for site in consortium.sites})
         config = founding.config
         faults = faults_of(
-            facts, consortium.attempts(federation), rounds=rounds, initial=founding.model, least=config.min_survivors, plain=plain.round
+            facts,
+            ended_attempts(consortium.engine, federation),
+            rounds=rounds,
+            initial=founding.model,
+            least=config.min_survivors,
+            plain=plain.round,
         )
         account = Account()
         transactions = check_nonces(account, chain, consortium.engine, consortium.relayer)

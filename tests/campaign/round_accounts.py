@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Engine, select
 
 from rexis.agent.federation.contribution import prepare_rows, read_model, training_vector
 from rexis.agent.federation.founding import FederationPlan
@@ -17,8 +18,10 @@ from rexis.chain.connection import Chain
 from rexis.encoding import to_hex
 from rexis.protocol.manifest import Deadlines, Manifest
 from rexis.secagg.payloads import decode_update, vector_record
-from services.aggregator.attempts import Phase
+from services.aggregator.attempts import ENDED, Phase
 from services.aggregator.global_models import updated
+from services.aggregator.models import Attempt
+from services.foundation.database import transaction
 
 # Round and attempt.
 Place = tuple[int, int]
@@ -74,6 +77,13 @@ def read_facts(chain: Chain, federation: bytes) -> Facts:
         abandoned=[place(each) for each in logs("RoundAbandoned")],
         committed=Counter((each["ctx"], each["participant"]) for each in logs("UpdateCommitted")),
     )
+
+
+def ended_attempts(engine: Engine, federation: bytes) -> dict[Place, str]:
+    """How the aggregator says that each attempt ended; "" for one that has not."""
+    query = select(Attempt).where(Attempt.federation_id == to_hex(federation))
+    with transaction(engine, read_only=True) as session:
+        return {(each.round, each.number): each.stage if each.stage in ENDED else "" for each in session.scalars(query)}
 
 
 class PlainAverage:

@@ -267,7 +267,7 @@ class Outage(dict[str, Hook]):
 def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attempt(network: Network) -> None:
     """Once while commitments are on their way, and once when the survivors have to be fixed."""
     config = config_of(network.hospitals, "training", name="outages", rounds=1, stage_s=LONG_STAGE_S)
-    federation = network.found(config)
+    federation = network.found(config, seed=21)
     for hospital in network.hospitals:
         hospital.join(federation)
     first = network.hospitals[0]
@@ -285,7 +285,8 @@ def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attem
     network.run(federation)
     (record,) = network.founder.rounds(federation)
     assert (record.attempt, record.state, len(record.survivors)) == (1, "finished", 4)
-    plain = PlainAverage(FederationPlan(FederationConfig.parse(config)), federation, {h.signer.address: h.table for h in network.hospitals})
+    tables = {hospital.signer.address: hospital.table for hospital in network.hospitals}
+    plain = PlainAverage(FederationPlan(FederationConfig.parse(config), seed=21), federation, tables)
     assert plain.round(1, record.survivors) == (record.aggregate, record.model)
 
 
@@ -317,7 +318,8 @@ def test_a_site_whose_clock_is_wrong_is_told_so_and_the_round_ends_without_it(ne
         assert process.stdout is not None
         said = next(event for event in map(json.loads, process.stdout) if event["what"] == "waiting")
         assert reason in said["detail"]["why"]
-        federation = network.found(config_of(network.hospitals, "training", name=f"clock {seconds}", rounds=2, stage_s=STAGE_S))
+        config = config_of(network.hospitals, "training", name=f"clock {seconds}", rounds=2, stage_s=STAGE_S)
+        federation = network.found(config, seed=1000 + seconds)
         for hospital in network.hospitals:
             hospital.join(federation)
         # Its process asks again and again meanwhile; in round 2 an agent with the right time works on the same journal.

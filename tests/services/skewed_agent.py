@@ -16,8 +16,7 @@ def _shift(seconds: float) -> None:
         def now(cls, tz: datetime.tzinfo | None = None) -> Self:
             return super().now(tz) + datetime.timedelta(seconds=seconds)
 
-    setattr(datetime, "datetime", Shifted)  # noqa: B010
-    setattr(time, "time", lambda: right() + seconds)  # noqa: B010
+    vars(datetime)["datetime"], vars(time)["time"] = Shifted, lambda: right() + seconds
 
 
 if __name__ == "__main__":

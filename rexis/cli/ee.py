@@ -42,6 +42,8 @@ def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | No
     except FileExistsError as error:
         raise ConfigurationError(f"{error.filename or output} exists; a key and its count are never overwritten") from error
     _print_key(key, output, as_json)
+    if not as_json:
+        console().print(f"Next: `rexis ee check MODEL --key {output} --data FILE` attacks your own job before it goes out.", soft_wrap=True)
 
 
 def show(path: Path, *, as_json: bool) -> None:

@@ -12,6 +12,14 @@ from rexis.attacks.label_partition import partition_gradients, purity
 from rexis.attacks.membership import membership_reading
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
 from rexis.attacks.suite.rows import above_chance
+from rexis.models.bert import BertConfig
+from rexis.models.llama import LlamaConfig
+
+
+def _no_answers(exposure: Exposure) -> str:
+    """Embeddings are attacked one by one, whatever text they stand in."""
+    transformer = isinstance(exposure.key.spec.config, BertConfig | LlamaConfig)
+    return "embeddings go out, and the model answers whole texts" if transformer and exposure.rows is not None else ""
 
 
 def _exactness(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -21,7 +29,7 @@ def _exactness(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
 def _no_partition(exposure: Exposure) -> str:
     if exposure.key.mode != "train":
         return "the key is for inference: no label goes out"
-    return "" if exposure.labels is not None else "no labels were given"
+    return _no_answers(exposure) or ("" if exposure.labels is not None else "no labels were given")
 
 
 def _label_partition(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -63,7 +71,7 @@ def losses(answers: Tensor, labels: Integers) -> Tensor:
 def _no_membership(exposure: Exposure) -> str:
     if exposure.labels is None or exposure.unseen is None:
         return "no labels, or no records that the model was not trained on, were given"
-    return ""
+    return _no_answers(exposure)
 
 
 def _membership(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -101,7 +109,7 @@ ATTACKS: tuple[Attack, ...] = (
         "The keyed model answers what the plain one does",
         Knows.UPLOAD,
         Reads.NOTHING,
-        missing=lambda _exposure: "",
+        missing=_no_answers,
         seconds=lambda _exposure: 0.0,
         run=_exactness,
     ),

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from rexis import ee
+from rexis.agent.inputs import Tokens, read_inputs
 from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
-from rexis.agent.model_files import read_outputs, read_rows, read_spec, read_tensors, write_outputs, write_rows
+from rexis.agent.model_files import read_outputs, read_spec, read_tensors, write_inputs, write_outputs
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
 from rexis.ee.records import SUFFIX
@@ -41,6 +42,8 @@ def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | No
     except FileExistsError as error:
         raise ConfigurationError(f"{error.filename or output} exists; a key and its count are never overwritten") from error
     _print_key(key, output, as_json)
+    if not as_json:
+        console().print(f"Next: `rexis ee check MODEL --key {output} --data FILE` attacks your own job before it goes out.", soft_wrap=True)
 
 
 def show(path: Path, *, as_json: bool) -> None:
@@ -49,7 +52,7 @@ def show(path: Path, *, as_json: bool) -> None:
 
 
 def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | None, as_json: bool) -> None:
-    """Write the keyed copy of a model or of rows."""
+    """Write the keyed copy of a model, or of rows or token ids."""
     source = _one(model=model, inputs=inputs)
     _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
@@ -58,11 +61,10 @@ def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | 
         _print_written(key, output, as_json, tensors=len(key.spec.shapes))
         return
     if model is not None:
-        record = encrypt_model_file(source, output, key)
-    else:
-        x = read_rows(source, key.spec)
-        record = write_rows(output, key.spec, ee.encrypt_inputs(x, key, counter=record_counter(key, key_file, x))).record
-    _print_written(key, output, as_json, record=to_hex(record))
+        _print_written(key, output, as_json, record=to_hex(encrypt_model_file(source, output, key)))
+        return
+    inputs_found = read_inputs(source, key.spec)
+    _print_written(key, output, as_json, **_encrypt_inputs(inputs_found, key, key_file, output))
 
 
 def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path | None, as_json: bool) -> None:
@@ -77,16 +79,35 @@ def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path |
     if model is not None:
         _print_written(key, output, as_json, record=to_hex(decrypt_model_file(source, output, key)))
         return
-    y = ee.decrypt_outputs(read_outputs(source, key.spec), key)
-    write_outputs(output, y)
-    _print_written(key, output, as_json, rows=len(y))
+    answers = read_outputs(source, key.spec)
+    if isinstance(answers, Tokens):
+        write_outputs(output, Tokens(ee.decrypt_outputs(answers.ids, key), answers.mask))
+        _print_written(key, output, as_json, texts=len(answers.ids))
+        return
+    write_outputs(output, ee.decrypt_outputs(answers, key))
+    _print_written(key, output, as_json, rows=len(answers))
+
+
+def _encrypt_inputs(inputs: Tensor | Tokens, key: ee.Key, key_file: Path, output: Path) -> dict[str, Any]:
+    """Key a batch and write it; what is said of it: its record, and how much it holds."""
+    plain = inputs.ids if isinstance(inputs, Tokens) else inputs
+    try:
+        keyed = ee.encrypt_inputs(plain, key, counter=record_counter(key, key_file, plain))
+    except ValueError as error:
+        # A scheme that does not take such inputs: noise on token ids.
+        raise ConfigurationError(str(error)) from error
+    if isinstance(inputs, Tokens):
+        record = write_inputs(output, key.spec, Tokens(keyed, inputs.mask)).record
+        return {"record": to_hex(record), "texts": len(plain), "tokens": int(inputs.mask.sum())}
+    return {"record": to_hex(write_inputs(output, key.spec, keyed).record), "rows": len(plain)}
 
 
 def record_counter(key: ee.Key, key_file: Path, x: Tensor) -> ee.RecordCounter | None:
-    """What counts the rows that are about to be keyed; None if the key has no budget of records."""
+    """What counts the rows or token ids that are about to be keyed; None if the key has no budget of records."""
     if key.records is None:
         return None
-    return key.counter(key_file, rank=ee.effective_rank(x) if len(x) > 1 else None)
+    rows = x.flatten(0, -2)
+    return key.counter(key_file, rank=ee.effective_rank(rows) if x.is_floating_point() and len(rows) > 1 else None)
 
 
 def protection_line(protection: str) -> str:

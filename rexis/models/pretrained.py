@@ -1,4 +1,4 @@
-"""A HuggingFace folder of a BERT model, read and written: config.json and model.safetensors, in one file or in shards.
+"""A HuggingFace folder of a BERT or a Llama model: config.json and model.safetensors, in one file or in shards.
 
 Checkpoints of other people are read as tensors, never unpickled. What is written holds nothing of the folder that was read but weights
 and special ids: no names, paths, labels or tokenizer, which stay with whoever owns the vocabulary.
@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rexis.errors import MalformedMessageError, UnsupportedLayerError
-from rexis.models.builders import build
+from rexis.models.builders import assemble, build, read_library_config
+from rexis.models.llama import LlamaConfig
 from rexis.models.modules import bert
 from rexis.models.modules.special_ids import carry, moved_ids, name_ids
 from rexis.models.spec import ModelSpec
@@ -28,6 +29,9 @@ MAX_CONFIG_BYTES = 1 << 24
 # Heads of pre-training, and what older versions stored although it is counted.
 _LEFT_OUT = ("cls.", "embeddings.position_ids", "embeddings.token_type_ids")
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+# Buffers that older Llama checkpoints carry along; they follow from the config.
+_FREQUENCIES = ".rotary_emb.inv_freq"
+_WORDS, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def is_bert(folder: Path) -> bool:
@@ -40,14 +44,29 @@ def is_bert(folder: Path) -> bool:
 
 
 def read_model(folder: Path) -> nn.Module:
-    """The stock module of a folder, with the dtype of its weights and the special ids of its config.
+    """The stock module of a folder, whole in memory, with the dtype of its weights.
 
-    Layer norms that are all exactly gain 1 and bias 0 are read as norms without them.
+    A BERT model has the special ids of its config, and layer norms that are all exactly gain 1 and bias 0 are read as norms without them.
+    A Llama that is larger than memory is keyed and decrypted without this (`rexis.ee.checkpoints`).
 
     Raises:
         MalformedMessageError: no safetensors, or tensors that do not fit config.json.
-        UnsupportedLayerError: another model than a BERT encoder with absolute positions.
+        UnsupportedLayerError: another model than a BERT encoder with absolute positions or a Llama.
     """
+    return _read_llama(folder) if _document(folder / CONFIG).get("model_type") == "llama" else _read_bert(folder)
+
+
+def _read_llama(folder: Path) -> nn.Module:
+    spec = read_library_config(_document(folder / CONFIG))
+    tensors = {name: tensor for name, tensor in _weights(folder).items() if not name.endswith(_FREQUENCIES)}
+    tied = isinstance(spec.config, LlamaConfig) and spec.config.tied
+    if tied:
+        tensors.pop(_HEAD, None)
+    _check_tensors(folder, tensors, spec.shapes)
+    return assemble(spec, tensors | ({_HEAD: tensors[_WORDS]} if tied else {}))
+
+
+def _read_bert(folder: Path) -> nn.Module:
     settings = _settings(folder)
     tensors = {_stock_name(name): tensor for name, tensor in _weights(folder).items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_LEFT_OUT)}
@@ -60,18 +79,24 @@ def read_model(folder: Path) -> nn.Module:
     if not affine:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in norms}
     named = {name if name.startswith("classifier.") else config.prefix + name: tensor for name, tensor in tensors.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    if found != dict(config.shapes):
-        odd = sorted(name for name in found.keys() | config.shapes.keys() if found.get(name) != config.shapes.get(name))[0]
-        raise MalformedMessageError(f"{folder.name}: {odd}: expected shape {config.shapes.get(odd)} by config.json, got {found.get(odd)}")
-    dtypes = {tensor.dtype for tensor in named.values()}
-    if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
-        raise MalformedMessageError(f"{folder.name}: expected one floating-point dtype throughout, got {sorted(map(str, dtypes))}")
+    dtype = _check_tensors(folder, named, config.shapes)
     with torch.device("meta"):
-        model = bert.build(config, next(iter(dtypes)))
+        model = bert.build(config, dtype)
     model.load_state_dict(named, assign=True)
     name_ids(model, moved_ids(vars(settings), lambda token: token))
     return model
+
+
+def _check_tensors(folder: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> torch.dtype:
+    """The one floating-point dtype of tensors that are exactly those of a config."""
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != dict(shapes):
+        odd = sorted(name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name))[0]
+        raise MalformedMessageError(f"{folder.name}: {odd}: expected shape {shapes.get(odd)} by config.json, got {found.get(odd)}")
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
+        raise MalformedMessageError(f"{folder.name}: expected one floating-point dtype throughout, got {sorted(map(str, dtypes))}")
+    return next(iter(dtypes))
 
 
 def with_classifier(encoder: nn.Module, outputs: int, *, seed: int) -> nn.Module:

@@ -97,7 +97,8 @@ def _variances(plain: ModelSpec, read: Read) -> dict[str, float]:
         source, target = _linear(each) or (None, None if each.shift is None else each.shift.target)
         if target is None or kinds[target] in _OF_SIZE_ONE:
             continue
-        mean = canonical_tensor(each, read).square().sum().item() / len(read(each.source))
+        tensor = canonical_tensor(each, read)
+        mean = tensor.square().sum().item() / len(tensor)
         gain = 1.0 if source is None else _passed(kinds[source], found.get(source, 1.0))
         found[target] = found.get(target, 0.0) + mean * gain
     return found

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from rexis.agent.inputs import Tokens, holds_tokens, read_tokens
 from rexis.ee.checkpoints import describe_checkpoint
 from rexis.errors import ConfigurationError, MalformedMessageError
-from rexis.models import pretrained
 from rexis.models.bert import BertConfig
 from rexis.models.builders import build, describe
 from rexis.models.llama import LlamaConfig
@@ -65,8 +64,7 @@ def read_spec(path: Path) -> ModelSpec:
         UnsupportedLayerError: a folder with another model than those of the families.
     """
     if path.is_dir():
-        # Whether BERT's norms have gains is in its weights; Llama's config says it all.
-        return describe(pretrained.read_model(path)) if pretrained.is_bert(path) else describe_checkpoint(path)
+        return describe_checkpoint(path)
     with path.open("rb") as file:
         content = file.read(MAX_SPEC_BYTES + 1)
     if len(content) > MAX_SPEC_BYTES:

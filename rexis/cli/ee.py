@@ -1,5 +1,7 @@
 """`rexis ee keygen`, `show`, `encrypt` and `decrypt`. Nothing here speaks to anybody."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ from torch import Tensor
 
 from rexis import ee
 from rexis.agent.inputs import Tokens, read_inputs
-from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
+from rexis.agent.keyed_models import decrypt_model_file, encrypt_model_file
 from rexis.agent.model_files import read_outputs, read_spec, read_tensors, write_inputs, write_outputs
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
+from rexis.ee.checkpoints import Progress, decrypt_checkpoint, encrypt_checkpoint, keygen_checkpoint
 from rexis.ee.records import SUFFIX
 from rexis.ee.schemes import Noise
 from rexis.encoding import to_hex
@@ -28,11 +31,10 @@ def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | No
             f"--scheme: expected one of {', '.join(FILED_SCHEMES)}, got {chosen['scheme']!r:.40}; client_encoder and ckks need the encoder "
             "or the running process beside the key: call rexis.ee.keygen"
         )
-    weights = spec if model is None and spec.is_dir() else model
-    if weights is not None and chosen["knowledge"] == "private":
-        refuse_public_base(read_tensors(weights, listed_shapes()))
+    if model is not None and chosen["knowledge"] == "private":
+        refuse_public_base(read_tensors(model, listed_shapes()))
     try:
-        key = ee.keygen(read_spec(spec), **chosen)
+        key = keygen_checkpoint(spec, **chosen) if spec.is_dir() else ee.keygen(read_spec(spec), **chosen)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if output.exists():
@@ -57,7 +59,8 @@ def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | 
     _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
     if source.is_dir():
-        encrypt_model_folder(source, output, key)
+        with _bar("encrypting", as_json) as progress:
+            encrypt_checkpoint(source, output, key, progress=progress)
         _print_written(key, output, as_json, tensors=len(key.spec.shapes))
         return
     if model is not None:
@@ -73,7 +76,8 @@ def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path |
     _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
     if source.is_dir():
-        decrypt_model_folder(source, output, key)
+        with _bar("decrypting", as_json) as progress:
+            decrypt_checkpoint(source, output, key, progress=progress)
         _print_written(key, output, as_json, tensors=len(key.spec.shapes))
         return
     if model is not None:
@@ -115,6 +119,20 @@ def protection_line(protection: str) -> str:
     if protection == "obfuscation only":
         return "[yellow]obfuscation only[/]: whoever holds the plain weights recovers the key"
     return protection
+
+
+@contextmanager
+def _bar(step: str, as_json: bool) -> Iterator[Progress | None]:
+    """Gives a function that shows how many bytes are written and how long the rest takes, as a bar on standard error."""
+    if as_json:
+        yield None
+        return
+    from rich import progress as bars
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.DownloadColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(step, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _one(**given: Path | None) -> Path:

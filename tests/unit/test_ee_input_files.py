@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from rexis import ee
 from rexis.agent.examined_data import read_classes, read_data
 from rexis.agent.inputs import read_inputs
-from rexis.agent.keyed_models import encrypt_model_folder
 from rexis.agent.model_files import write_model, write_outputs
 from rexis.agent.parquet import read_numbers
 from rexis.cli.command import app
+from rexis.ee.checkpoints import encrypt_checkpoint
 from rexis.errors import MalformedMessageError
 from rexis.models import pretrained
 from rexis.models.bert import BertConfig
@@ -71,7 +71,7 @@ def keyed_bert() -> ee.Key:
     key = ee.keygen(model, suite="permutation", knowledge="private")
     key.save("key", SECRET)
     pretrained.write_model(Path("bert"), model, {})
-    encrypt_model_folder(Path("bert"), Path("keyed"), key)
+    encrypt_checkpoint(Path("bert"), Path("keyed"), key)
     return key
 
 
@@ -84,7 +84,7 @@ def keyed_llama(*, tied: bool = False) -> ee.Key:
     key = ee.keygen(model, knowledge="private")
     key.save("key", SECRET)
     model.save_pretrained("llama")
-    encrypt_model_folder(Path("llama"), Path("keyed"), key)
+    encrypt_checkpoint(Path("llama"), Path("keyed"), key)
     return key
 
 

@@ -68,6 +68,9 @@ TRAINING = {
     "standardisation": None,
 }
 
+# Pause between two looks at everything. A pass asks each institution's work and each federation: shorter pauses cost more than they save.
+LOOK_S = 0.2
+
 # (institution, name of the federation, round, attempt, stage) → whether it keeps silent there.
 Silence = Callable[[int, str, int, int, str], bool]
 
@@ -295,7 +298,7 @@ class Gathering:
                 rounds = {federation.config.name: (federation.state, federation.round) for federation in seen.values()}
                 work = [(to_hex(item.federation)[:10], item.round, item.attempt, item.stage) for item in self.institutions[0].client.work()]
                 raise AssertionError(f"not ended after {until_s} s: {rounds}, running: {work}")
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
 
 
 def migrated(folder: Path, rpc_url: str, database_url: str | None = None) -> ServiceSettings:

@@ -38,7 +38,7 @@ from tests.services.federation_stand_in import (
     plain_update,
     rows_of,
 )
-from tests.services.federations_on_chain import migrated, process, wait_until
+from tests.services.federations_on_chain import LOOK_S, migrated, process, wait_until
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected, serving
 
@@ -83,7 +83,7 @@ class Network:
                 with suppress(UnavailableError):
                     if not without(hospital):
                         hospital.poll()
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
 
 
 @pytest.fixture(scope="module")

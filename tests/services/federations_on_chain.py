@@ -280,7 +280,7 @@ class Gathering:
             institution.client.join(federation.id)
         return federation.id
 
-    def play(self, *federations: bytes, until_s: float = 90.0, then: Callable[[], None] = lambda: None) -> dict[bytes, Federation]:
+    def play(self, *federations: bytes, until_s: float = 140.0, then: Callable[[], None] = lambda: None) -> dict[bytes, Federation]:
         """Let everybody act until all these federations have ended."""
         deadline = time.monotonic() + until_s
         while True:
@@ -356,7 +356,7 @@ def api_arguments(settings: ServiceSettings) -> tuple[str, ...]:
     return ("--factory", "services.aggregator.app:create_app", "--host", "127.0.0.1", "--port", settings.public_url.rpartition(":")[2])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

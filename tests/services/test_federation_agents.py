@@ -46,7 +46,7 @@ COUNTS = (23, 31, 17, 12)
 BACKGROUND = "services.aggregator.background"
 Without = Callable[[Hospital], bool]
 # A round in which somebody is missing takes three of these; the others wait for nothing.
-STAGE_S, LONG_STAGE_S = 12, 60
+STAGE_S, LONG_STAGE_S = 20, 60
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Network:
         wait_until(lambda: self.founder.federation(federation).state != "founding")
         return federation
 
-    def run(self, *federations: bytes, without: Without = lambda _hospital: False, until_s: float = 120.0) -> dict[bytes, bytes]:
+    def run(self, *federations: bytes, without: Without = lambda _hospital: False, until_s: float = 150.0) -> dict[bytes, bytes]:
         """Let the agents look again and again until these federations have ended; returns every global model on the way by its record."""
         deadline, models = time.monotonic() + until_s, {}
         while True:

@@ -13,7 +13,9 @@ T ?=
 
 BIN := .venv/bin
 # One thread each: most tests wait for processes, so several run at once, and idle threads of torch would spin against each other.
-PYTEST = OMP_NUM_THREADS=1 PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest -q
+# They start hundreds of interpreters: what one of them has compiled the others read, whatever the shell says about bytecode.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest -q
+IN_ORDER := --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip --disable-pip-version-check
 # What is done is noted inside what it made: removing a folder is enough to have it made anew.
 STAMPS := .venv/stamps
@@ -92,8 +94,10 @@ doctor: ## Say what is missing on this machine; works before anything is install
 
 # --- Checks
 
-test: lint contracts-check ## Lint, contracts, all tests
-	@$(if $(T),$(PYTEST) $(T),$(PYTEST) -n 4 --dist loadfile --ignore tests/end_to_end && $(PYTEST) -n 2 --dist loadfile tests/end_to_end)
+# A file stays with one worker, in the order that tests/conftest.py gives. What `contracts-check` does is among the tests. Whole platforms
+# run by themselves: beside other work the stages of their rounds would have to be longer than all of them together.
+test: lint ## Lint, contracts, all tests
+	@$(if $(T),$(PYTEST) $(T),$(PYTEST) -n 4 $(IN_ORDER) --ignore tests/end_to_end && $(PYTEST) -n 2 $(IN_ORDER) tests/end_to_end)
 
 lint: setup ## Style, types and the architecture
 	@$(BIN)/ruff check --quiet .

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; ends within 150 s on two cores")
     parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of ee or training")
     arguments = parser.parse_args()
-    figures = _figures(import_module(f"benchmarks.{arguments.subject}"), arguments.only, quick=arguments.quick)
+    figures = figures_of(import_module(f"benchmarks.{arguments.subject}"), arguments.only, quick=arguments.quick)
     if arguments.json:
         context = {"subject": arguments.subject, "quick": arguments.quick, "commit": commit(), "machine": describe_machine()}
         print(json.dumps(context | figures, indent=2))
@@ -36,7 +36,8 @@ def main() -> None:
     print("\n".join(table(figures)))
 
 
-def _figures(subject: ModuleType, only: Sequence[str] | None, *, quick: bool) -> dict[str, Any]:
+def figures_of(subject: ModuleType, only: Sequence[str] | None, *, quick: bool) -> dict[str, Any]:
+    """The figures of a subject, or of some of its parts; a part that needs a package which is not installed is named under `left_out`."""
     parts: Mapping[str, Any] = getattr(subject, "PARTS", {})
     unknown = sorted(set(only or ()) - set(parts))
     if unknown:

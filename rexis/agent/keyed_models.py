@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from rexis import ee
@@ -19,11 +18,8 @@ from rexis.chain.signer import Signer
 from rexis.client.relayed_calls import Relay, RelayClient, sign_call
 from rexis.client.trainer import Keyed, Model, TrainerClient
 from rexis.client.uploads import upload_file
-from rexis.ee.checkpoints import decrypt_checkpoint, encrypt_checkpoint
 from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError
-from rexis.models import pretrained
-from rexis.models.modules.special_ids import moved_ids
 from rexis.models.public_bases import refuse_public_base
 from rexis.models.spec import ModelSpec
 from rexis.protocol.report_summary import ReportSummary
@@ -60,33 +56,6 @@ def encrypt_model_file(plain: Path, keyed: Path, key: ee.Key) -> bytes:
 def decrypt_model_file(keyed: Path, plain: Path, key: ee.Key) -> bytes:
     """Write the plain copy of a keyed model file, and return its record (32 bytes)."""
     return write_model(plain, ee.decrypt_model(read_model(keyed, key.spec), key)).record
-
-
-def encrypt_model_folder(plain: Path, keyed: Path, key: ee.Key) -> None:
-    """Write the keyed copy of a HuggingFace folder: config, weights and moved special ids.
-
-    Tokenizer and vocabulary stay with the owner, who turns text into ids and keys the ids (`ee.encrypt_inputs`). A Llama goes through
-    tensor by tensor, so that it may be larger than memory.
-
-    Raises:
-        MalformedMessageError, UnsupportedLayerError, KeyFileError: not a folder of the key's architecture.
-        PrivacyError: the key calls the model private, and it comes from a known public one.
-        FileExistsError: the keyed folder is there.
-    """
-    if not pretrained.is_bert(plain):
-        return encrypt_checkpoint(plain, keyed, key)
-    model = pretrained.read_model(plain)
-    _check_private(model, key)
-    moved = moved_ids(pretrained.read_generation_ids(plain), lambda token: int(ee.encrypt_inputs(torch.tensor(token), key.uncounted)))
-    return pretrained.write_model(keyed, ee.encrypt_model(model, key), moved)
-
-
-def decrypt_model_folder(keyed: Path, plain: Path, key: ee.Key) -> None:
-    """Write the plain copy of a keyed HuggingFace folder, also after training; the owner lays the tokenizer beside it."""
-    if not pretrained.is_bert(keyed):
-        return decrypt_checkpoint(keyed, plain, key)
-    moved = moved_ids(pretrained.read_generation_ids(keyed), lambda token: int(ee.decrypt_outputs(torch.tensor(token), key)))
-    return pretrained.write_model(plain, ee.decrypt_model(pretrained.read_model(keyed), key), moved)
 
 
 def _check_private(model: nn.Module, key: ee.Key) -> None:

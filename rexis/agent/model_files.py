@@ -9,22 +9,24 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from rexis.agent.table import read_table
+from rexis.agent.inputs import Tokens, holds_tokens, read_tokens
 from rexis.ee.checkpoints import describe_checkpoint
-from rexis.errors import MalformedMessageError
-from rexis.models import pretrained
+from rexis.errors import ConfigurationError, MalformedMessageError
+from rexis.models.bert import BertConfig
 from rexis.models.builders import build, describe
+from rexis.models.llama import LlamaConfig
 from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import FileRecord, digest_file, read_file, write_file
 from rexis.protocol.file_spec import FileSpec, TensorSpec
 
 MAX_SPEC_BYTES = 1 << 16
+_MASK = TensorSpec("mask", "u8", ("n", "s"))
 
 
 def model_file_spec(spec: ModelSpec) -> FileSpec:
@@ -38,8 +40,20 @@ def rows_file_spec(spec: ModelSpec) -> FileSpec:
 
 
 def outputs_file_spec(spec: ModelSpec) -> FileSpec:
-    """What a file of a model's outputs contains: y, f32 [n, outputs]."""
-    return FileSpec("output", (TensorSpec("y", "f32", ("n", spec.tabular.outputs)),))
+    """What a file of a model's outputs contains: y, f32 [n, outputs]; for every token, f32 [n, s, width], without a classifier.
+
+    Raises:
+        MalformedMessageError: a model whose answers have no file.
+    """
+    if isinstance(spec.config, BertConfig):
+        return _outputs_spec(spec.config.outputs or spec.config.hidden, tokens=not spec.config.outputs)
+    if isinstance(spec.config, LlamaConfig):
+        return _outputs_spec(spec.config.vocabulary, tokens=True)
+    return _outputs_spec(spec.tabular.outputs, tokens=False)
+
+
+def _outputs_spec(width: int, *, tokens: bool) -> FileSpec:
+    return FileSpec("output", (TensorSpec("y", "f32", ("n", "s", width) if tokens else ("n", width)),))
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -50,8 +64,7 @@ def read_spec(path: Path) -> ModelSpec:
         UnsupportedLayerError: a folder with another model than those of the families.
     """
     if path.is_dir():
-        # Whether BERT's norms have gains is in its weights; Llama's config says it all.
-        return describe(pretrained.read_model(path)) if pretrained.is_bert(path) else describe_checkpoint(path)
+        return describe_checkpoint(path)
     with path.open("rb") as file:
         content = file.read(MAX_SPEC_BYTES + 1)
     if len(content) > MAX_SPEC_BYTES:
@@ -123,37 +136,33 @@ def write_rows(path: Path, spec: ModelSpec, x: Tensor) -> FileRecord:
     return _write(path, rows_file_spec(spec), {"x": x.detach().float()})
 
 
-def read_rows(path: Path, spec: ModelSpec) -> Tensor:
-    """Read inputs, f64 [n, inputs], from a `.safetensors` file, or from a CSV file with a header line and a number in every cell.
+def write_inputs(path: Path, spec: ModelSpec, inputs: Tensor | Tokens) -> FileRecord:
+    """Write a batch: rows [n, inputs] or embeddings [n, s, d] rounded to f32, or token ids and where they stand."""
+    if isinstance(inputs, Tokens):
+        tensors = {"ids": inputs.ids, "mask": inputs.mask.to(torch.uint8)}
+        return _write(path, FileSpec("batch", (TensorSpec("ids", "i64", ("n", "s")), _MASK)), tensors)
+    if inputs.ndim == 2:
+        return write_rows(path, spec, inputs)
+    found = FileSpec("batch", (_MASK, TensorSpec("x", "f32", ("n", "s", inputs.shape[-1]))))
+    return _write(path, found, {"mask": torch.ones(inputs.shape[:2], dtype=torch.uint8), "x": inputs.detach().float()})
+
+
+def write_outputs(path: Path, y: Tensor | Tokens) -> None:
+    """Write answers, rounded to f32 if the path ends in `.safetensors`, else as CSV with one line a row; token ids, and vectors for every
+    token, as `.safetensors` only, ids under the names that a tokenizer takes.
 
     Raises:
-        MalformedMessageError, EncodingError: another form, another number of columns, or a cell that is no finite number; the message
-            names the column, and not the cell, which is a patient's.
+        ConfigurationError: tokens, and another ending; nothing is written.
     """
-    if path.suffix == ".safetensors":
-        return torch.from_numpy(_read(path, rows_file_spec(spec))["x"]).double()
-    table = read_table(path)
-    if len(table.columns) != spec.tabular.inputs:
-        raise MalformedMessageError(
-            f"{path.name}: expected {spec.tabular.inputs} columns, the inputs of the model, got {len(table.columns)}"
-        )
-    x = np.empty((len(table.rows), len(table.columns)))
-    for place, column in enumerate(table.columns):
-        try:
-            x[:, place] = [float(row[place]) for row in table.rows]
-        except ValueError:
-            x[:, place] = np.nan
-        if not np.isfinite(x[:, place]).all():
-            raise MalformedMessageError(f"{path.name}: column {column}: expected a finite number in every row")
-    return torch.from_numpy(x)
-
-
-def write_outputs(path: Path, y: Tensor) -> None:
-    """Write outputs [n, outputs]: as CSV with one line a row, or rounded to f32 if the path ends in `.safetensors`."""
+    if path.suffix != ".safetensors" and (isinstance(y, Tokens) or y.ndim > 2):
+        raise ConfigurationError(f"{path.name}: answers for every token do not go into a table; give an output that ends in .safetensors")
     # Predictions about patients: a new file is its owner's only.
     path.touch(mode=0o600)
+    if isinstance(y, Tokens):
+        path.write_bytes(save({"attention_mask": y.mask.long(), "input_ids": y.ids}))
+        return
     if path.suffix == ".safetensors":
-        _write(path, FileSpec("output", (TensorSpec("y", "f32", ("n", y.shape[-1])),)), {"y": y.detach().float()})
+        _write(path, _outputs_spec(y.shape[-1], tokens=y.ndim > 2), {"y": y.detach().float()})
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -162,12 +171,15 @@ def write_outputs(path: Path, y: Tensor) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
-def read_outputs(path: Path, spec: ModelSpec) -> Tensor:
-    """Read a `.safetensors` file of outputs, f64 [n, outputs].
+def read_outputs(path: Path, spec: ModelSpec) -> Tensor | Tokens:
+    """Read a `.safetensors` file of answers: f64 [n, outputs]; [n, s, width] of an encoder without a classifier or of a language model;
+    or the token ids that a language model generated.
 
     Raises:
         MalformedMessageError, EncodingError: another form.
     """
+    if isinstance(spec.config, LlamaConfig) and holds_tokens(path):
+        return read_tokens(path, spec.config.vocabulary, spec.config.positions)
     return torch.from_numpy(_read(path, outputs_file_spec(spec))["y"]).double()
 
 

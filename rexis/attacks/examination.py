@@ -53,13 +53,14 @@ def privacy_report(
     that was begun is not broken off, so that the budget can be exceeded by the last one.
 
     Args:
-        data: what the job would send: float rows [n, d] as the model takes them, embeddings [n, length, d], or i64 token ids [n, length].
+        data: what the job would send: float rows [n, d] as the model takes them, embeddings [n, length, d], or i64 token ids [n, length],
+            negative in the place of padding.
         model: plain, on the CPU; used in its own precision.
         key: of the job.
         reference: data of the same kind that an attacker may hold; None takes a half of the owner's own for it.
         budget_s: seconds for all attacks.
         labels: i64 [n], classes, for the attacks that look for them.
-        unseen: rows and classes that the model was not trained on, where it was trained on `data` and `labels`: for membership inference.
+        unseen: records and classes that the model was not trained on, where it was on `data` and `labels`: for membership inference.
         base: the model that the owner's one came from, if others hold it.
         earlier: a keyed model that went out before, for linking.
         known_records: how many records may be known in plain; None for one in a hundred.

@@ -33,13 +33,13 @@ class Exposure:
         keyed: the model as it goes out.
         rows: f64 [n, d], plain feature rows or embeddings; None for token ids.
         keyed_rows: the same rows as they go out, noise included.
-        ids: i64 [n, length], plain token ids; None for rows.
+        ids: i64 [n, length], plain token ids, negative where padding stands; None for rows.
         keyed_ids: the same ids as they go out.
         labels: i64 [n], classes; None where there are none or none were given.
         cohort: rows of the same distribution that an attacker holds: those given as reference, else a half of the owner's own data, which
             then is not among `rows`.
         cohort_ids: the same for token ids.
-        unseen: rows f64 [k, d] and classes i64 [k] that the model was not trained on, where `labels` are those that it was trained on.
+        unseen: rows f64 [k, d] or ids i64 [k, length], and classes i64 [k], that the model was not trained on, where it was on `labels`.
         base: the public or shared model that the owner's one came from, or the plain model itself where others hold it; None if private.
         earlier: a keyed model that went out before.
         records: how many there are in all; `rows` are a sample of at most `MAX_RECORDS`.
@@ -57,7 +57,7 @@ class Exposure:
     labels: Integers | None
     cohort: Floats | None
     cohort_ids: Integers | None
-    unseen: tuple[Floats, Integers] | None
+    unseen: tuple[Floats | Integers, Integers] | None
     base: nn.Module | None
     earlier: nn.Module | None
     records: int
@@ -119,8 +119,8 @@ def expose(
     # Texts of other lengths are as good for counting; rows of another width are other data.
     if others.is_floating_point() == tokens or (not tokens and others.shape[1:] != records.shape[1:]):
         raise ValueError(f"expected a reference like the data, {list(records.shape[1:])} wide, got {list(others.shape)}")
-    if unseen is not None and (tokens or unseen[0].shape[1:] != records.shape[1:] or unseen[1].shape != unseen[0].shape[:1]):
-        raise ValueError("expected rows like the data and one class for each, of records that the model was not trained on")
+    if unseen is not None and not _alike(unseen[0], unseen[1], records):
+        raise ValueError("expected records like the data and one class for each, of records that the model was not trained on")
     if noise < 0 or (tokens and noise > 0):
         raise ValueError(f"expected noise of 0 or more, and 0 for token ids, got {noise}")
     sent = len(records) if budget is None else min(len(records), budget)
@@ -146,7 +146,7 @@ def expose(
         labels=None if labels is None else labels[own].numpy().astype(np.int64),
         cohort=cohort_rows,
         cohort_ids=cohort_ids,
-        unseen=None if unseen is None else (unseen[0].detach().cpu().double().numpy(), unseen[1].cpu().numpy().astype(np.int64)),
+        unseen=None if unseen is None else (_array(unseen[0]), unseen[1].cpu().numpy().astype(np.int64)),
         base=model if base is None and key.knowledge != "private" else base,
         earlier=earlier,
         records=sent,
@@ -159,6 +159,18 @@ def keyed(rows: Floats, key: ee.Key, noise: float, generator: np.random.Generato
     """Rows as they go out: noise of standard deviation `noise` first, then the key."""
     noisy = rows + noise * generator.standard_normal(rows.shape)
     return np.asarray(ee.encrypt_inputs(torch.from_numpy(noisy), key).numpy(), dtype=np.float64)
+
+
+def _alike(others: Tensor, classes: Tensor, records: Tensor) -> bool:
+    """Whether others are records of the same kind, texts of any length, with one class for each."""
+    tokens = not records.is_floating_point()
+    same = others.ndim == 2 if tokens else others.shape[1:] == records.shape[1:]
+    return same and others.is_floating_point() != tokens and classes.shape == others.shape[:1]
+
+
+def _array(data: Tensor) -> Floats | Integers:
+    found: Floats | Integers = data.detach().cpu().to(torch.float64 if data.is_floating_point() else torch.int64).numpy()
+    return found
 
 
 def _records(data: Tensor) -> Tensor:

@@ -1,15 +1,19 @@
 """`rexis ee keygen`, `show`, `encrypt` and `decrypt`. Nothing here speaks to anybody."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rexis import ee
-from rexis.agent.keyed_models import decrypt_model_file, decrypt_model_folder, encrypt_model_file, encrypt_model_folder
-from rexis.agent.model_files import read_outputs, read_rows, read_spec, read_tensors, write_outputs, write_rows
+from rexis.agent.inputs import Tokens, read_inputs
+from rexis.agent.keyed_models import decrypt_model_file, encrypt_model_file
+from rexis.agent.model_files import read_outputs, read_spec, read_tensors, write_inputs, write_outputs
 from rexis.cli.home import passphrase
 from rexis.cli.output import console, print_json
+from rexis.ee.checkpoints import Progress, decrypt_checkpoint, encrypt_checkpoint, keygen_checkpoint
 from rexis.ee.records import SUFFIX
 from rexis.ee.schemes import Noise
 from rexis.encoding import to_hex
@@ -27,11 +31,10 @@ def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | No
             f"--scheme: expected one of {', '.join(FILED_SCHEMES)}, got {chosen['scheme']!r:.40}; client_encoder and ckks need the encoder "
             "or the running process beside the key: call rexis.ee.keygen"
         )
-    weights = spec if model is None and spec.is_dir() else model
-    if weights is not None and chosen["knowledge"] == "private":
-        refuse_public_base(read_tensors(weights, listed_shapes()))
+    if model is not None and chosen["knowledge"] == "private":
+        refuse_public_base(read_tensors(model, listed_shapes()))
     try:
-        key = ee.keygen(read_spec(spec), **chosen)
+        key = keygen_checkpoint(spec, **chosen) if spec.is_dir() else ee.keygen(read_spec(spec), **chosen)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if output.exists():
@@ -41,6 +44,8 @@ def keygen(spec: Path, output: Path, chosen: dict[str, Any], *, model: Path | No
     except FileExistsError as error:
         raise ConfigurationError(f"{error.filename or output} exists; a key and its count are never overwritten") from error
     _print_key(key, output, as_json)
+    if not as_json:
+        console().print(f"Next: `rexis ee check MODEL --key {output} --data FILE` attacks your own job before it goes out.", soft_wrap=True)
 
 
 def show(path: Path, *, as_json: bool) -> None:
@@ -49,20 +54,20 @@ def show(path: Path, *, as_json: bool) -> None:
 
 
 def encrypt(key_file: Path, output: Path, *, model: Path | None, inputs: Path | None, as_json: bool) -> None:
-    """Write the keyed copy of a model or of rows."""
+    """Write the keyed copy of a model, or of rows or token ids."""
     source = _one(model=model, inputs=inputs)
     _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
     if source.is_dir():
-        encrypt_model_folder(source, output, key)
+        with _bar("encrypting", as_json) as progress:
+            encrypt_checkpoint(source, output, key, progress=progress)
         _print_written(key, output, as_json, tensors=len(key.spec.shapes))
         return
     if model is not None:
-        record = encrypt_model_file(source, output, key)
-    else:
-        x = read_rows(source, key.spec)
-        record = write_rows(output, key.spec, ee.encrypt_inputs(x, key, counter=record_counter(key, key_file, x))).record
-    _print_written(key, output, as_json, record=to_hex(record))
+        _print_written(key, output, as_json, record=to_hex(encrypt_model_file(source, output, key)))
+        return
+    inputs_found = read_inputs(source, key.spec)
+    _print_written(key, output, as_json, **_encrypt_inputs(inputs_found, key, key_file, output))
 
 
 def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path | None, as_json: bool) -> None:
@@ -71,22 +76,42 @@ def decrypt(key_file: Path, output: Path, *, model: Path | None, outputs: Path |
     _check_output(source, output)
     key = ee.Key.load(key_file, passphrase())
     if source.is_dir():
-        decrypt_model_folder(source, output, key)
+        with _bar("decrypting", as_json) as progress:
+            decrypt_checkpoint(source, output, key, progress=progress)
         _print_written(key, output, as_json, tensors=len(key.spec.shapes))
         return
     if model is not None:
         _print_written(key, output, as_json, record=to_hex(decrypt_model_file(source, output, key)))
         return
-    y = ee.decrypt_outputs(read_outputs(source, key.spec), key)
-    write_outputs(output, y)
-    _print_written(key, output, as_json, rows=len(y))
+    answers = read_outputs(source, key.spec)
+    if isinstance(answers, Tokens):
+        write_outputs(output, Tokens(ee.decrypt_outputs(answers.ids, key), answers.mask))
+        _print_written(key, output, as_json, texts=len(answers.ids))
+        return
+    write_outputs(output, ee.decrypt_outputs(answers, key))
+    _print_written(key, output, as_json, rows=len(answers))
+
+
+def _encrypt_inputs(inputs: Tensor | Tokens, key: ee.Key, key_file: Path, output: Path) -> dict[str, Any]:
+    """Key a batch and write it; what is said of it: its record, and how much it holds."""
+    plain = inputs.ids if isinstance(inputs, Tokens) else inputs
+    try:
+        keyed = ee.encrypt_inputs(plain, key, counter=record_counter(key, key_file, plain))
+    except ValueError as error:
+        # A scheme that does not take such inputs: noise on token ids.
+        raise ConfigurationError(str(error)) from error
+    if isinstance(inputs, Tokens):
+        record = write_inputs(output, key.spec, Tokens(keyed, inputs.mask)).record
+        return {"record": to_hex(record), "texts": len(plain), "tokens": int(inputs.mask.sum())}
+    return {"record": to_hex(write_inputs(output, key.spec, keyed).record), "rows": len(plain)}
 
 
 def record_counter(key: ee.Key, key_file: Path, x: Tensor) -> ee.RecordCounter | None:
-    """What counts the rows that are about to be keyed; None if the key has no budget of records."""
+    """What counts the rows or token ids that are about to be keyed; None if the key has no budget of records."""
     if key.records is None:
         return None
-    return key.counter(key_file, rank=ee.effective_rank(x) if len(x) > 1 else None)
+    rows = x.flatten(0, -2)
+    return key.counter(key_file, rank=ee.effective_rank(rows) if x.is_floating_point() and len(rows) > 1 else None)
 
 
 def protection_line(protection: str) -> str:
@@ -94,6 +119,20 @@ def protection_line(protection: str) -> str:
     if protection == "obfuscation only":
         return "[yellow]obfuscation only[/]: whoever holds the plain weights recovers the key"
     return protection
+
+
+@contextmanager
+def _bar(step: str, as_json: bool) -> Iterator[Progress | None]:
+    """Gives a function that shows how many bytes are written and how long the rest takes, as a bar on standard error."""
+    if as_json:
+        yield None
+        return
+    from rich import progress as bars
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.DownloadColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(step, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _one(**given: Path | None) -> Path:

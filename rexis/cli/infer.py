@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rexis import ee
 from rexis.agent.inference import Asked, Questioner, Step
-from rexis.agent.model_files import read_rows, write_outputs
+from rexis.agent.inputs import read_rows
+from rexis.agent.model_files import write_outputs
 from rexis.cli.ee import protection_line, record_counter
 from rexis.cli.home import service_url, write_private
 from rexis.cli.identity import signed_in

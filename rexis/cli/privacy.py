@@ -93,6 +93,12 @@ def check(options: CheckOptions, *, as_json: bool) -> None:
     for what, path in (("Report", options.output), ("Page", options.html)):
         if path is not None:
             console().print(f"{what} in {path}, which only you can read.", soft_wrap=True)
+    if options.output is None:
+        console().print(
+            "Next: keep it with --output report.json; `rexis model publish --report report.json` names its grade.", soft_wrap=True
+        )
+    else:
+        console().print(f"Next: `rexis model publish --report {options.output}` names its grade beside the keyed model.", soft_wrap=True)
 
 
 def _model(path: Path, key: ee.Key) -> nn.Module:
@@ -141,8 +147,9 @@ def _print(report: PrivacyReport) -> None:
             f"{finding.seconds:.1f}",
         )
     out.print(table)
-    for name, reason in report.left_out.items():
-        out.print(Text(f"left out: {BY_NAME[name].title} ({reason})", style="dim"), soft_wrap=True)
+    for reason in dict.fromkeys(report.left_out.values()):
+        titles = "; ".join(BY_NAME[name].title for name, why in report.left_out.items() if why == reason)
+        out.print(Text(f"left out, {reason}: {titles}", style="dim"), soft_wrap=True)
     for advice in report.advice:
         out.print(Text.assemble(("→ ", "bold"), advice.text), soft_wrap=True)
     out.print(f"By who holds the plain weights: {protection_line(report.protection)}; the grade above says what was read.", soft_wrap=True)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from rexis.ee import modules
 from rexis.ee.adapters import decrypt_adapters, encrypt_adapters
 from rexis.ee.families import canonical_spec, family
-from rexis.ee.keys import Key, keygen
+from rexis.ee.key_generation import keygen
+from rexis.ee.keys import Key
 from rexis.ee.labels import decrypt_labels, encrypt_class_weights, encrypt_gradient, encrypt_labels
 from rexis.ee.modules import Progress
 from rexis.ee.optimizers import optimizer

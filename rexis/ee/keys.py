@@ -1,4 +1,4 @@
-"""The key of one model in one mode, how it is made, and its file.
+"""The key of one model in one mode, and its file.
 
 The document in the file has every field of the key; what it derives and writes all the same, it compares when it reads:
 
@@ -6,33 +6,29 @@ The document in the file has every field of the key; what it derives and writes 
     architecture  digest of the spec: config and shapes of the keyed model
     vocabulary    whether token ids are permuted, special ones included
 
-Version 1 had neither these nor condition, labels, records and scheme, and drew Haar matrices at every width; such files are still read, and
-written again as they were.
+What was added later, the scheme of inputs and the scales of shifts, is written where it is not the default: files from before are read,
+and their keys stay what they were. Version 1 had neither these nor condition, labels and records, and drew Haar matrices at every width;
+such files are still read, and written again as they were.
 """
 
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, get_args
 
-from torch import nn
-
 from rexis.ee import derivation, key_files
-from rexis.ee.families import canonical_spec, family
+from rexis.ee.families import family
 from rexis.ee.records import SUFFIX, RecordCounter
-from rexis.ee.schemes import Ckks, Keyed, Scheme, SchemeName, choose
+from rexis.ee.schemes import Ckks, Keyed, Scheme
 from rexis.ee.schemes import parse as parse_scheme
+from rexis.ee.shift_scales import ShiftScales
 from rexis.ee.site_keys import SiteKey, draw_all
 from rexis.ee.sites import Mode, Site, SiteKind, Suite
 from rexis.encoding import from_hex, to_hex
-from rexis.errors import EncodingError, KeyFileError, MalformedMessageError, PrivacyError
-from rexis.models.builders import describe
+from rexis.errors import EncodingError, KeyFileError, MalformedMessageError
 from rexis.models.knowledge import Knowledge, protection
-from rexis.models.modules.batch_norm import without_batch_norm
-from rexis.models.public_bases import refuse_public_base
 from rexis.models.spec import ModelSpec
 
 Labels = Literal["permuted", "split"]
@@ -42,6 +38,7 @@ MAX_CONDITION = 10.0
 MAX_RECORDS = 1 << 48
 VERSION: Final = 2
 _DERIVED = ("check", "architecture", "vocabulary")
+_OPTIONAL = ("scheme", "shifts")
 # Fields of a key file, by the version that brought them.
 _FIELDS = {1: ("seed", "spec", "mode", "suite", "knowledge", "epoch"), 2: ("condition", "labels", "records")}
 
@@ -67,6 +64,7 @@ class Key:
         records: rows (or token ids) that may be keyed under it in all; None for no budget.
         version: of the derivation and the file.
         scheme: what is done to the owner's inputs before they are keyed (`rexis.ee.schemes`).
+        shifts: how large the shifts are that layers add, by what stands there in the plain model.
     """
 
     seed: bytes = field(repr=False)
@@ -80,6 +78,7 @@ class Key:
     records: int | None = None
     version: Literal[1, 2] = VERSION
     scheme: Scheme = field(default_factory=Keyed)
+    shifts: ShiftScales = field(default_factory=ShiftScales)
 
     def __post_init__(self) -> None:
         if len(self.seed) != derivation.SEED_SIZE:
@@ -97,8 +96,9 @@ class Key:
             raise ValueError("labels='split' is a way of training, got mode 'infer'")
         if self.records is not None and (type(self.records) is not int or not 0 < self.records <= MAX_RECORDS):
             raise ValueError(f"records: expected a budget of 1 to {MAX_RECORDS}, or none, got {self.records!r:.40}")
-        if self.version == 1 and (self.condition, self.labels, self.records, self.scheme) != (1.0, "permuted", None, Keyed()):
-            raise ValueError("a key of version 1 has no condition, labels, records and scheme")
+        later = (self.condition, self.labels, self.records, self.scheme, self.shifts)
+        if self.version == 1 and later != (1.0, "permuted", None, Keyed(), ShiftScales()):
+            raise ValueError("a key of version 1 has no condition, labels, records, scheme and shifts")
         if isinstance(self.scheme, Ckks) and (self.mode != "infer" or self.records is not None):
             raise ValueError(f"scheme='ckks' is for inference and has no budget of records, got mode {self.mode!r}, records {self.records}")
 
@@ -113,12 +113,24 @@ class Key:
         "homomorphic encryption" under CKKS, where the weights do not matter."""
         return "homomorphic encryption" if isinstance(self.scheme, Ckks) else protection(self.knowledge)
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where it acts, in the order of the model; the outputs as `labels` has them trained."""
+        found = family(self.spec).sites(self.spec.config)
+        if self.labels != "split":
+            return tuple(found)
+        return tuple(replace(site, kind=SiteKind.RETURNED) if site.kind is SiteKind.OUTPUT else site for site in found)
+
     @cached_property
     def site_keys(self) -> Mapping[str, SiteKey]:
         """The expanded key: site name → T and δ, in the order of the sites."""
-        sites = [self._as_trained(site) for site in family(self.spec).sites(self.spec.config)]
         drawn = draw_all(
-            *(self.seed, f"job/{self.epoch}/", sites), mode=self.mode, suite=self.suite, condition=self.condition, fast=self.version > 1
+            *(self.seed, f"job/{self.epoch}/", self.sites),
+            mode=self.mode,
+            suite=self.suite,
+            condition=self.condition,
+            deviation=self.shifts.deviation,
+            fast=self.version > 1,
         )
         return MappingProxyType(drawn)
 
@@ -144,8 +156,8 @@ class Key:
         Raises:
             UnsupportedLayerError: one does not; the message gives its rule and the reason.
         """
-        for site in family(self.spec).sites(self.spec.config):
-            self._as_trained(site).admit_suite(self.suite, self.mode)
+        for site in self.sites:
+            site.admit_suite(self.suite, self.mode)
 
     def save(self, path: Path | str, passphrase: str) -> None:
         """Write the key, sealed under a passphrase, to a new file of under 1 KB that only its owner can read.
@@ -183,7 +195,7 @@ class Key:
         if self.records is None:
             raise ValueError(f"key {self.id} has no budget of records; give keygen one")
         entrance = family(self.spec).ends(self.spec.config)
-        width = next(site.dimension for site in family(self.spec).sites(self.spec.config) if site.name == (entrance.rows or entrance.ids))
+        width = next(site.dimension for site in self.sites if site.name == (entrance.rows or entrance.ids))
         secret = derivation.subkey(self.seed, f"job/{self.epoch}/records")
         return RecordCounter(Path(f"{path}{SUFFIX}"), self.id, secret, self.records, width if rank is None else rank)
 
@@ -208,8 +220,8 @@ class Key:
             raise KeyFileError(f"expected a key of version {' or '.join(map(str, _FIELDS))}, got {version!r:.40}")
         names = {"version", *(name for number in range(1, version + 1) for name in _FIELDS[number])}
         names |= {*_DERIVED} if version > 1 else set()
-        # Scheme "keyed" is not written.
-        names |= {"scheme"} & set(document) if version > 1 else set()
+        # Scheme "keyed" and shifts of full size are not written.
+        names |= {*_OPTIONAL} & set(document) if version > 1 else set()
         if set(document) != names:
             raise KeyFileError(f"expected a key of version {version} with {', '.join(sorted(names))}, got {', '.join(sorted(document))}")
         try:
@@ -219,6 +231,8 @@ class Key:
                 chosen["condition"] = float(document["condition"])
             if "scheme" in chosen:
                 chosen["scheme"] = parse_scheme(chosen["scheme"])
+            if "shifts" in chosen:
+                chosen["shifts"] = ShiftScales.parse(chosen["shifts"])
             key = cls(**chosen)
         except (EncodingError, MalformedMessageError, TypeError, ValueError) as error:
             raise KeyFileError(f"the key file holds no valid key: {error}") from error
@@ -228,7 +242,8 @@ class Key:
         return key
 
     def _document(self) -> dict[str, Any]:
-        scheme = {} if isinstance(self.scheme, Keyed) else {"scheme": self.scheme.document()}
+        optional: dict[str, Any] = {} if isinstance(self.scheme, Keyed) else {"scheme": self.scheme.document()}
+        optional |= {} if self.shifts == ShiftScales() else {"shifts": self.shifts.document()}
         document: dict[str, Any] = {
             "version": self.version,
             "seed": to_hex(self.seed),
@@ -247,65 +262,5 @@ class Key:
             "check": to_hex(derivation.subkey(self.seed, f"job/{self.epoch}/check")[:16]),
             "architecture": to_hex(self.spec.digest()),
             "vocabulary": family(self.spec).ends(self.spec.config).ids is not None,
-            **scheme,
+            **optional,
         }
-
-    def _as_trained(self, site: Site) -> Site:
-        return replace(site, kind=SiteKind.RETURNED) if self.labels == "split" and site.kind is SiteKind.OUTPUT else site
-
-
-def keygen(
-    model: nn.Module | ModelSpec,
-    *,
-    mode: Mode = "infer",
-    suite: Suite = "dense",
-    knowledge: Knowledge,
-    accept_known_base_risk: bool = False,
-    seed: bytes | None = None,
-    condition: float = 1.0,
-    labels: Labels = "permuted",
-    records: int | None = None,
-    scheme: SchemeName = "keyed",
-    sigma: float | None = None,
-    encoder: nn.Module | None = None,
-    polynomial: Sequence[float] | None = None,
-) -> Key:
-    """Make a key for a model.
-
-    Args:
-        model: a torch module of a supported family, or its spec; the head on the embeddings with an encoder before it.
-        knowledge: who holds the plaintext model: only its owner ("private"), the members of a federation and its aggregator ("members"),
-            or anyone ("public"). There is no default, because the protection hangs on it.
-        accept_known_base_risk: needed with "public": whoever has the base weights recovers the key from the keyed ones in seconds.
-        seed: 32 bytes; None (the right choice outside of tests) takes them from the operating system.
-        condition: above 1, dense keys for inference are drawn from all invertible matrices whose condition number it bounds; the float
-            error grows with it (keep it under 3 in bf16, 10 in f32).
-        labels: "split" if the owner computes the loss in training.
-        records: how many rows (or token ids) may be keyed in all; None for no budget. Records known in plain begin to give others away at
-            a quarter of the effective rank of the owner's data (`rexis.ee.effective_rank`), and give away all at d + 1.
-        scheme: what is done to inputs before they are keyed (`rexis.ee.schemes`); "ckks" encrypts them instead.
-        sigma: of schemes "noise" and "client_encoder", the standard deviation of the noise on rows or embeddings.
-        encoder: of scheme "client_encoder", the public module that runs at the owner.
-        polynomial: of scheme "ckks", coefficients from the constant up in the place of the activation; None fits them.
-
-    Raises:
-        ConfigurationError: scheme "ckks" without TenSEAL.
-        PrivacyError: a public model without `accept_known_base_risk`, or one that comes from a known public model and is called private.
-        UnsupportedLayerError: the model has no equivariant transform, or scheme "ckks" does not carry it.
-        ValueError: scheme "masked", which is not built yet; an unknown scheme, or a parameter of another one.
-    """
-    if knowledge == "public" and not accept_known_base_risk and scheme != "ckks":
-        raise PrivacyError(
-            "knowledge='public': the key is recovered from public weights in seconds, so this is no protection; "
-            "keep the base private, or pass accept_known_base_risk=True and have the job labelled 'obfuscation only'"
-        )
-    if isinstance(model, nn.Module):
-        if knowledge == "private":
-            refuse_public_base(model.state_dict())
-        model = describe(without_batch_norm(model) if mode == "infer" else model)
-    spec = canonical_spec(model)
-    seed = secrets.token_bytes(derivation.SEED_SIZE) if seed is None else seed
-    chosen = choose(scheme, spec, sigma=sigma, encoder=encoder, polynomial=polynomial)
-    key = Key(seed, spec, mode, suite, knowledge, condition=condition, labels=labels, records=records, scheme=chosen)
-    key.check_suite()
-    return key

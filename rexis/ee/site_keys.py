@@ -1,6 +1,6 @@
 """The key at one site: drawn from the seed under the site's rule, or taken over from the site it follows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +21,6 @@ from rexis.ee.groups import (
 from rexis.ee.sites import Heads, Mode, Site, SiteKind, Suite
 from rexis.errors import UnsupportedLayerError
 
-# Standard deviation of δ for standardised features. δ adds one to the pairs that give a key away and hides nothing else, while the
-# float error grows with it: 1.4 times the plain model's own at 1/2, up to 3 times at 1.
-SHIFT_SCALE = 0.5
-
 
 @dataclass(frozen=True, eq=False)
 class SiteKey:
@@ -40,17 +36,27 @@ class SiteKey:
 
     @classmethod
     def draw(
-        cls, seed: bytes, label: str, site: Site, group: type[Group], *, shift: bool, mode: Mode, condition: float = 1.0, fast: bool = True
+        cls,
+        seed: bytes,
+        label: str,
+        site: Site,
+        group: type[Group],
+        *,
+        shift: float,
+        mode: Mode,
+        condition: float = 1.0,
+        fast: bool = True,
     ) -> "SiteKey":
-        """The key of a site under `label`; entries of δ are normal with standard deviation `SHIFT_SCALE`.
+        """The key of a site under `label`.
 
         Args:
+            shift: standard deviation of the entries of δ, which are normal; 0 for none.
             fast: whether an orthogonal key of width `FAST_FROM` or more is a structured one.
 
         Raises:
             UnsupportedLayerError: the site's rule does not admit the group or the shift.
         """
-        site.admit(group, shift=shift, mode=mode)
+        site.admit(group, shift=shift > 0, mode=mode)
         width = site.dimension // site.heads.count if site.heads else site.dimension
         drawn = FastOrthogonal if fast and group is Orthogonal and width >= FAST_FROM else group
         if site.heads is None:
@@ -60,7 +66,7 @@ class SiteKey:
             transform = _with_order(seed, label.removesuffix(site.name), site.heads, blocks)
         delta = torch.zeros(site.dimension, dtype=torch.float64)
         if shift:
-            delta = SHIFT_SCALE * torch.from_numpy(derivation.gaussian(seed, f"{label}/shift", site.dimension))
+            delta = shift * torch.from_numpy(derivation.gaussian(seed, f"{label}/shift", site.dimension))
         return cls(transform, delta)
 
     def encrypt(self, x: Tensor) -> Tensor:
@@ -90,12 +96,21 @@ class SiteKey:
 
 
 def draw_all(
-    seed: bytes, prefix: str, sites: Iterable[Site], *, mode: Mode, suite: Suite, condition: float, fast: bool = True
+    seed: bytes,
+    prefix: str,
+    sites: Iterable[Site],
+    *,
+    mode: Mode,
+    suite: Suite,
+    condition: float,
+    deviation: Callable[[Site], float],
+    fast: bool = True,
 ) -> Mapping[str, SiteKey]:
     """The keys of all sites of a model, by name.
 
     Args:
         prefix: of every label, `job/<epoch>/`.
+        deviation: standard deviation of δ at a site that has one.
         fast: whether wide orthogonal keys are structured ones.
 
     Raises:
@@ -109,7 +124,7 @@ def draw_all(
             continue
         group, label = rule.group(suite, condition), f"{prefix}{site.name}"
         if site.follows is None:
-            shift = suite != "permutation" and rule.shift and site.biased
+            shift = deviation(site) if site.shifted(suite, mode) else 0.0
             keys[site.name] = SiteKey.draw(seed, label, site, group, shift=shift, mode=mode, condition=condition, fast=fast)
         else:
             followed = _following(seed, prefix, site, group, keys[site.follows].transform, condition)

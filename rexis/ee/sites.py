@@ -209,6 +209,11 @@ class Site:
             )
         return rule
 
+    def shifted(self, suite: Suite, mode: Mode) -> bool:
+        """Whether the key that a suite has here is one with a shift."""
+        offered = suite == "dense" or (suite == "inputs" and self.kind is SiteKind.INPUT)
+        return offered and self.biased and self.follows is None and self.rule(mode).shift
+
     def admit(self, group: type[Group], *, shift: bool, mode: Mode) -> None:
         """Return if the rule of this site admits such a key.
 

@@ -3,7 +3,7 @@
 The transformer families need the package transformers, which takes seconds to import: they are loaded when one of them is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from rexis.errors import UnsupportedLayerError
 from rexis.models.modules.special_ids import IdMap
 from rexis.models.spec import ModelSpec
+
+# Families with a HuggingFace folder.
+STORED_FAMILIES = ("bert", "llama")
 
 
 def build(spec: ModelSpec, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -48,15 +51,31 @@ def describe(model: nn.Module) -> ModelSpec:
     return ModelSpec(_family(family).describe(model))
 
 
-def read_library_config(document: Mapping[str, Any]) -> ModelSpec:
-    """The spec in a HuggingFace config (`config.json`).
+def read_stored(
+    document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+) -> tuple[ModelSpec, dict[str, str]]:
+    """The model that a HuggingFace folder holds: its spec, and name in the spec → stored name of all that is not left out.
+
+    Args:
+        document: `config.json`.
+        shapes: of the tensors there, by their stored names; read: gives one of them, where its values say which model it is.
 
     Raises:
         UnsupportedLayerError: another family, or what its spec does not express.
+        MalformedMessageError: a config of another form.
     """
-    if document.get("model_type") != "llama":
-        raise UnsupportedLayerError(f"expected the config of a model of type llama, got {document.get('model_type')!r:.40}")
-    return ModelSpec(_family("llama").read_document(document))
+    if document.get("model_type") not in STORED_FAMILIES:
+        raise UnsupportedLayerError(
+            f"expected a config with model_type {' or '.join(STORED_FAMILIES)}, got {document.get('model_type')!r:.40}"
+        )
+    config, names = _family(document["model_type"]).read_stored(document, shapes, read)
+    return ModelSpec(config), names
+
+
+def stored_beside(spec: ModelSpec) -> dict[str, Tensor]:
+    """Tensors that the stock class asks for beside those of a spec, and that say nothing."""
+    beside: dict[str, Tensor] = _family(spec.family).stored_beside(spec.config)
+    return beside
 
 
 def library_config(spec: ModelSpec, source: Mapping[str, Any], dtype: torch.dtype, move: IdMap) -> dict[str, Any]:

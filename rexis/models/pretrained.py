@@ -1,4 +1,4 @@
-"""A HuggingFace folder of a BERT model, read and written: config.json and model.safetensors, in one file or in shards.
+"""A HuggingFace folder of a BERT or a Llama model: config.json and model.safetensors, in one file or in shards.
 
 Checkpoints of other people are read as tensors, never unpickled. What is written holds nothing of the folder that was read but weights
 and special ids: no names, paths, labels or tokenizer, which stay with whoever owns the vocabulary.
@@ -11,66 +11,42 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from rexis.errors import MalformedMessageError, UnsupportedLayerError
-from rexis.models.builders import build
+from rexis.errors import MalformedMessageError
+from rexis.models.bert import BertConfig
+from rexis.models.builders import assemble, build
+from rexis.models.folders import CONFIG, GENERATION, WEIGHTS, open_folder
+from rexis.models.llama import LlamaConfig
 from rexis.models.modules import bert
 from rexis.models.modules.special_ids import carry, moved_ids, name_ids
 from rexis.models.spec import ModelSpec
 
-CONFIG, GENERATION, WEIGHTS, INDEX = "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"
-MAX_CONFIG_BYTES = 1 << 24
-
-# Heads of pre-training, and what older versions stored although it is counted.
-_LEFT_OUT = ("cls.", "embeddings.position_ids", "embeddings.token_type_ids")
-_OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-
-
-def is_bert(folder: Path) -> bool:
-    """Whether a folder's config.json names a BERT model.
-
-    Raises:
-        MalformedMessageError: no HuggingFace folder.
-    """
-    return bool(_document(folder / CONFIG).get("model_type") == "bert")
+# Of a Llama whose head is its embedding table, stock classes want both.
+WORDS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def read_model(folder: Path) -> nn.Module:
-    """The stock module of a folder, with the dtype of its weights and the special ids of its config.
+    """The stock module of a folder, whole in memory, with the dtype of its weights.
 
-    Layer norms that are all exactly gain 1 and bias 0 are read as norms without them.
+    A BERT model has the special ids of its config, and layer norms that are all exactly gain 1 and bias 0 are read as norms without them.
+    A Llama that is larger than memory is keyed and decrypted without this (`rexis.ee.checkpoints`).
 
     Raises:
         MalformedMessageError: no safetensors, or tensors that do not fit config.json.
-        UnsupportedLayerError: another model than a BERT encoder with absolute positions.
+        UnsupportedLayerError: another model than a BERT encoder with absolute positions or a Llama.
     """
-    settings = _settings(folder)
-    tensors = {_stock_name(name): tensor for name, tensor in _weights(folder).items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_LEFT_OUT)}
-    norms = {name: tensor for name, tensor in tensors.items() if ".LayerNorm." in f".{name}"}
-    affine = any((tensor != float(name.endswith("weight"))).any() for name, tensor in norms.items())
-    classifier = tensors.get("classifier.weight")
-    config = bert.read_config(
-        settings, outputs=0 if classifier is None else len(classifier), pooler="pooler.dense.weight" in tensors, affine=affine
-    )
-    if not affine:
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in norms}
-    named = {name if name.startswith("classifier.") else config.prefix + name: tensor for name, tensor in tensors.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    if found != dict(config.shapes):
-        odd = sorted(name for name in found.keys() | config.shapes.keys() if found.get(name) != config.shapes.get(name))[0]
-        raise MalformedMessageError(f"{folder.name}: {odd}: expected shape {config.shapes.get(odd)} by config.json, got {found.get(odd)}")
-    dtypes = {tensor.dtype for tensor in named.values()}
-    if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
+    opened = open_folder(folder)
+    dtypes = {tensor.dtype for tensor in opened.tensors.values()}
+    if len(dtypes) > 1:
         raise MalformedMessageError(f"{folder.name}: expected one floating-point dtype throughout, got {sorted(map(str, dtypes))}")
-    with torch.device("meta"):
-        model = bert.build(config, next(iter(dtypes)))
-    model.load_state_dict(named, assign=True)
-    name_ids(model, moved_ids(vars(settings), lambda token: token))
+    tensors = {name: opened.read(name) for name in opened.tensors}
+    if isinstance(opened.spec.config, LlamaConfig) and opened.spec.config.tied:
+        tensors[HEAD] = tensors[WORDS]
+    model = assemble(opened.spec, tensors)
+    if isinstance(opened.spec.config, BertConfig):
+        name_ids(model, moved_ids(vars(bert.read_settings(opened.config)), lambda token: token))
     return model
 
 
@@ -82,12 +58,6 @@ def with_classifier(encoder: nn.Module, outputs: int, *, seed: int) -> nn.Module
     model.load_state_dict({f"{config.prefix}{name}": tensor for name, tensor in weights.items()}, strict=False)
     carry(encoder, model, lambda token: token)
     return model
-
-
-def read_generation_ids(folder: Path) -> dict[str, Any]:
-    """The special ids in a folder's generation config; none if it has no such file."""
-    path = folder / GENERATION
-    return moved_ids(_document(path), lambda token: token) if path.exists() else {}
 
 
 def write_model(folder: Path, model: nn.Module, generation_ids: Mapping[str, Any]) -> None:
@@ -105,67 +75,14 @@ def write_model(folder: Path, model: nn.Module, generation_ids: Mapping[str, Any
         raise FileExistsError(f"{folder} exists; a model is never overwritten")
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     dtype = next(iter(weights.values())).dtype
-    weights |= {name: tensor.to(dtype) for name, tensor in bert.plain_norms(config).items()}
-    settings = bert.library_config(config)
-    settings.architectures, settings.dtype = [type(model).__name__], dtype
-    for name, value in moved_ids(vars(model.config), lambda token: token).items():
-        setattr(settings, name, value)
+    weights |= {name: tensor.to(dtype) for name, tensor in bert.stored_beside(config).items()}
+    settings: Any = model.config
+    document = bert.document(config, settings.to_dict(), dtype, lambda token: token)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
         files = Path(unfinished) / folder.name
         files.mkdir(mode=0o700)
         save_file(weights, files / WEIGHTS, metadata={"format": "pt"})
-        (files / CONFIG).write_text(settings.to_json_string(), encoding="utf-8")
+        (files / CONFIG).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         if generation_ids:
             (files / GENERATION).write_text(json.dumps(dict(generation_ids), indent=2) + "\n", encoding="utf-8")
         files.rename(folder)
-
-
-def _settings(folder: Path) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import BertConfig as LibraryConfig
-
-    document = _document(folder / CONFIG)
-    if document.get("model_type") != "bert":
-        raise UnsupportedLayerError(f"{folder.name}: expected model_type bert, got {document.get('model_type')!r:.40}")
-    try:
-        return LibraryConfig.from_dict(document)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise MalformedMessageError(f"{folder.name}/{CONFIG}: {' '.join(str(error).split())}") from error
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    index = folder / INDEX
-    names = sorted(set(_document(index).get("weight_map", {}).values())) if index.exists() else [WEIGHTS]
-    if any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise MalformedMessageError(f"{folder.name}/{INDEX}: expected names of files in this folder")
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            raise MalformedMessageError(f"{folder.name}: expected {name}; a pickled checkpoint is never opened: save it as safetensors")
-        try:
-            tensors |= load_file(folder / name)
-        except SafetensorError as error:
-            raise MalformedMessageError(f"{folder.name}/{name}: {error}") from error
-    return tensors
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
-        document = json.loads(content) if len(content) <= MAX_CONFIG_BYTES else None
-    except FileNotFoundError:
-        raise MalformedMessageError(f"{path.parent.name}: expected a HuggingFace folder with {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessageError(f"{path.name}: no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise MalformedMessageError(f"{path.name}: expected a JSON object of at most {MAX_CONFIG_BYTES} bytes")
-    return document
-
-
-def _stock_name(name: str) -> str:
-    name = name.removeprefix("bert.")
-    for old, new in _OLD_NAMES.items():
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name

@@ -25,7 +25,7 @@ from services.foundation.settings import ServiceSettings
 from tests.campaign.record import commit
 from tests.campaign.round_accounts import PlainAverage, ended_attempts, faults_of, read_facts
 from tests.services.federation_stand_in import FOUNDER, HOSPITALS, Hospital, config_of, rows_of
-from tests.services.federations_on_chain import api_arguments, migrated, started
+from tests.services.federations_on_chain import LOOK_S, api_arguments, migrated, started
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected
 
@@ -110,7 +110,7 @@ def _play(founder: AggregatorClient, hospitals: Sequence[Hospital], federation: 
         if seen.state in ("finished", "failed"):
             return seen
         assert time.monotonic() < deadline, f"not ended: round {seen.round} is {seen.state}"
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
 
 
 def _again(act: Callable[[], Result]) -> Result:

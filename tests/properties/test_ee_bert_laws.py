@@ -235,8 +235,8 @@ def test_adamw_under_a_dense_key_is_refused_and_another_training() -> None:
 def test_the_error_of_a_precision_is_of_the_size_of_the_plain_models_own(
     affine: bool, dtype: torch.dtype, condition: float, bound: float
 ) -> None:
-    """f32 within three times, as DESIGN section 7 asks, for activations of size one, of which δ is a half: a model that was drawn at
-    random and never trained has smaller ones, and loses more. Condition numbers above 1 cost what they say."""
+    """f32 within three times, as DESIGN section 7 asks, for activations of size one; test_ee_shift_laws has others. Condition numbers above
+    1 cost what they say."""
     config = BertConfig(vocabulary=50, positions=16, hidden=48, layers=2, heads=4, intermediate=96, outputs=4, affine=affine)
     ratios, worst = [], 0.0
     for seed in range(5):

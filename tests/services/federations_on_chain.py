@@ -68,6 +68,9 @@ TRAINING = {
     "standardisation": None,
 }
 
+# Pause between two looks at everything. A pass asks each institution's work and each federation: shorter pauses cost more than they save.
+LOOK_S = 0.2
+
 # (institution, name of the federation, round, attempt, stage) → whether it keeps silent there.
 Silence = Callable[[int, str, int, int, str], bool]
 
@@ -277,7 +280,7 @@ class Gathering:
             institution.client.join(federation.id)
         return federation.id
 
-    def play(self, *federations: bytes, until_s: float = 90.0, then: Callable[[], None] = lambda: None) -> dict[bytes, Federation]:
+    def play(self, *federations: bytes, until_s: float = 140.0, then: Callable[[], None] = lambda: None) -> dict[bytes, Federation]:
         """Let everybody act until all these federations have ended."""
         deadline = time.monotonic() + until_s
         while True:
@@ -295,7 +298,7 @@ class Gathering:
                 rounds = {federation.config.name: (federation.state, federation.round) for federation in seen.values()}
                 work = [(to_hex(item.federation)[:10], item.round, item.attempt, item.stage) for item in self.institutions[0].client.work()]
                 raise AssertionError(f"not ended after {until_s} s: {rounds}, running: {work}")
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
 
 
 def migrated(folder: Path, rpc_url: str, database_url: str | None = None) -> ServiceSettings:
@@ -353,7 +356,7 @@ def api_arguments(settings: ServiceSettings) -> tuple[str, ...]:
     return ("--factory", "services.aggregator.app:create_app", "--host", "127.0.0.1", "--port", settings.public_url.rpartition(":")[2])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

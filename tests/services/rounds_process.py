@@ -45,4 +45,4 @@ if __name__ == "__main__":
     while True:
         for job in carrying:
             job.run()
-        time.sleep(0.05)
+        time.sleep(0.1)

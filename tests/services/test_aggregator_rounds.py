@@ -37,7 +37,7 @@ from tests.services.service_applications import serving
 BACKGROUND = "services.aggregator.background"
 START = np.array([0.5, -1.0, 2.0])
 # Long enough for a busy machine: whoever is not missing must not be late.
-STAGE_S = 12
+STAGE_S = 20
 NAMES = ("whole", "shares", "masked", "uncommitted", "below", "unanswered", "statistic")
 
 

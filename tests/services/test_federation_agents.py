@@ -43,7 +43,7 @@ from tests.services.federation_stand_in import (
     plain_update,
     rows_of,
 )
-from tests.services.federations_on_chain import ROOT, migrated, process, wait_until
+from tests.services.federations_on_chain import LOOK_S, ROOT, migrated, process, wait_until
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected, serving
 
@@ -51,7 +51,7 @@ COUNTS = (23, 31, 17, 12)
 BACKGROUND = "services.aggregator.background"
 Without = Callable[[Hospital], bool]
 # A round in which somebody is missing takes three of these; the others wait for nothing.
-STAGE_S, LONG_STAGE_S = 12, 60
+STAGE_S, LONG_STAGE_S = 20, 60
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Network:
         wait_until(lambda: self.founder.federation(federation).state != "founding")
         return federation
 
-    def run(self, *federations: bytes, without: Without = lambda _hospital: False, until_s: float = 120.0) -> dict[bytes, bytes]:
+    def run(self, *federations: bytes, without: Without = lambda _hospital: False, until_s: float = 150.0) -> dict[bytes, bytes]:
         """Let the agents look again and again until these federations have ended; returns every global model on the way by its record."""
         deadline, models = time.monotonic() + until_s, {}
         while True:
@@ -86,7 +86,7 @@ class Network:
             assert not [each.reason for each in seen if each.state == "failed"]
             assert time.monotonic() < deadline, [(each.state, each.round) for each in seen]
             self.look(without)
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
 
     def look(self, without: Without = lambda _hospital: False) -> None:
         """Let every agent look once."""

@@ -8,7 +8,7 @@ import pytest
 
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
-from tests.services.command_parties import Machine, Party, marketplace_at_work
+from tests.services.command_parties import Machine, Party, marketplace_at_work, seal_again
 
 POLICY = "version: 1\npermission: HMB\nmodifiers: {IRB: []}\n"
 ASK = ["access", "request", "1", "--purpose", "HMB", "--days", "30", "--ethics-approval"]
@@ -32,6 +32,8 @@ def test_a_machine_with_a_delegated_key_works_for_its_institution(urls: tuple[st
     made = machine.json("key", "create")
     log_in = ["login", "--institution", hospital.address, "--keystore", made["keystore"], "--marketplace", marketplace]
     assert f"rexis key delegate --agent {made['address']}" in machine.failure(*log_in)
+    # The file of `key create` has been made and opened as it is; a dozen commands follow.
+    seal_again(Path(made["keystore"]))
     assert not (machine.home / "profile.json").exists()
 
     delegate = ["key", "delegate", "--agent", made["address"], "--until", UNTIL, "--for"]

@@ -16,7 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 from rexis import ee
-from rexis.agent.model_files import read_outputs, read_rows, write_model, write_outputs
+from rexis.agent.inputs import read_rows
+from rexis.agent.model_files import read_outputs, write_model, write_outputs
 from rexis.chain.connection import Chain
 from rexis.chain.delegations import delegate_arguments, scopes_of
 from rexis.chain.deployments import load
@@ -191,7 +192,8 @@ def test_the_owners_attacks_on_his_own_job(tmp_path: Path) -> None:
     nothing = rexis(*words, "--budget", "0")["report"]
     assert {finding["verdict"] for finding in nothing["findings"]} == {"not run"}
     assert nothing["grade"] == "D"
-    assert "no reader of Parquet" in failure(*words[:4], "key", "--data", parquet(tmp_path))
+    (tmp_path / "batch.parquet").write_bytes(b"PAR1")
+    assert "damaged or is none" in failure(*words[:4], "key", "--data", "batch.parquet")
     assert "at least 8 records" in failure(*words[:4], "key", "--data", "rows.csv")
     (tmp_path / "key").unlink()
     keygen("private")
@@ -211,11 +213,6 @@ def test_the_owners_attacks_on_a_folder_of_bert_with_token_ids(tmp_path: Path) -
     assert "public_base" in alone["left_out"]
     found = {finding["attack"]: finding for finding in known["findings"]}
     assert (found["public_base"]["figures"]["read"], known["grade"]) == ("1", "F")
-
-
-def parquet(folder: Path) -> str:
-    (folder / "batch.parquet").write_bytes(b"PAR1")
-    return "batch.parquet"
 
 
 def test_a_budget_of_records_is_counted_across_commands(tmp_path: Path) -> None:

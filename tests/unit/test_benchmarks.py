@@ -4,11 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks.__main__ import table
+from benchmarks.__main__ import figures_of, table
 from benchmarks.chain import relayed_over_sent
 from benchmarks.federation import repeated_cv
 from contracts.gas.__main__ import SNAPSHOT
@@ -43,6 +45,29 @@ def test_ee_prints_one_json_object_with_sound_figures() -> None:
         assert 0.5 < figures["runtime_ratio"] < 2
         assert figures["keygen_s"] > 0
         assert figures["encrypt_model_s"] > 0
+
+
+def subject_that_needs(name: str) -> ModuleType:
+    """A subject with one part that runs and one that imports a module."""
+
+    def needs(*, quick: bool) -> dict[str, object]:
+        import_module(name)
+        return {"quick": quick}
+
+    subject = ModuleType("subject")
+    vars(subject)["PARTS"] = {"sound": lambda *, quick: {"quick": quick}, "needs": needs}
+    return subject
+
+
+def test_a_package_that_is_not_installed_is_named_and_a_module_of_our_own_is_missed() -> None:
+    figures = figures_of(subject_that_needs("not_installed.part"), None, quick=True)
+    assert figures == {"sound": {"quick": True}, "left_out": {"needs": "No module named 'not_installed'"}}
+    assert figures_of(subject_that_needs("json"), None, quick=True) == {"sound": {"quick": True}, "needs": {"quick": True}}
+    for name in ("rexis.not_there", "benchmarks.not_there"):
+        with pytest.raises(ModuleNotFoundError, match=name):
+            figures_of(subject_that_needs(name), None, quick=True)
+    with pytest.raises(SystemExit, match="expected parts among sound, needs, got other"):
+        figures_of(subject_that_needs("json"), ["other"], quick=True)
 
 
 def test_chain_sets_a_relayed_call_beside_the_same_call_sent() -> None:

@@ -150,12 +150,10 @@ def stored(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_a_folder_comes_in_and_goes_out_with_its_weights_and_special_ids_alone(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "in", stored(module(TINY)), eos_token_id=[3, 5])
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "max_length": 9}))
     model = pretrained.read_model(folder)
     assert bert.describe(model) == TINY
     assert model.get_submodule("embeddings.word_embeddings").padding_idx == 0
-    assert pretrained.read_generation_ids(folder) == {"eos_token_id": 7}
-    pretrained.write_model(tmp_path / "out", model, pretrained.read_generation_ids(folder))
+    pretrained.write_model(tmp_path / "out", model, {"eos_token_id": 7})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
     written = (tmp_path / "out" / "config.json").read_text()
     assert "patients" not in written

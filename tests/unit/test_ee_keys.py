@@ -11,7 +11,8 @@ from torch import nn
 from rexis import ee
 from rexis.ee import key_files, modules, site_keys
 from rexis.ee.groups import FastOrthogonal, Orthogonal, Permutation, SignedPermutation
-from rexis.ee.site_keys import SHIFT_SCALE, SiteKey
+from rexis.ee.shift_scales import DEVIATION, ShiftScales
+from rexis.ee.site_keys import SiteKey
 from rexis.ee.sites import Mode, Site, SiteKind
 from rexis.encoding import canonical_json, parse_canonical_json, to_hex
 from rexis.errors import KeyFileError, PrivacyError, UnsupportedLayerError
@@ -76,7 +77,7 @@ def test_suites_take_these_groups(spec: ModelSpec, mode: Mode, suite: ee.keys.Su
     assert [type(site.transform) for site in key.site_keys.values()] == groups
     assert [bool(site.shift.any()) for site in key.site_keys.values()] == shifted
     assert [site.transform.dimension for site in key.site_keys.values()] == list(spec.config.widths)
-    assert all(site.shift.abs().max() < 6 * SHIFT_SCALE for site in key.site_keys.values())
+    assert all(site.shift.abs().max() < 6 * DEVIATION for site in key.site_keys.values())
 
 
 def test_elements_act_as_their_formulas_say() -> None:
@@ -195,6 +196,8 @@ def test_the_largest_key_file_stays_under_a_kilobyte(tmp_path: Path) -> None:
     [
         *({"mode": "guess"}, {"seed": "0x00"}, {"version": 3}, {"version": True}, {"version": "2"}, {"extra": 1}, {"spec": None}),
         *({"epoch": True}, {"labels": "split"}, {"records": 0}, {"records": True}, {"records": "5"}),
+        *({"shifts": [-1, 0]}, {"shifts": [-1, 0, 1]}, {"shifts": [-33, 0, 0]}, {"shifts": ["-1", 0, 0]}, {"shifts": [True, 0, 0]}),
+        *({"shifts": None}, {"shifts": {"keys": -1}}),
         *({"condition": 1.0}, {"condition": "1"}, {"condition": "nan"}, {"condition": "11.0"}, {"condition": None}, {"condition": [1]}),
     ],
 )
@@ -244,6 +247,34 @@ def test_a_file_of_version_1_is_read_and_gives_the_key_it_gave_then(tmp_path: Pa
     assert groups == [Orthogonal, FastOrthogonal]
 
 
+def test_the_scales_of_shifts_are_in_the_file_and_a_file_without_them_is_one_of_full_shifts(tmp_path: Path) -> None:
+    model = build(SPEC, seed=1)
+    with torch.no_grad():
+        model.get_parameter("4.weight").mul_(0.01)
+    key = ee.keygen(model, knowledge="private", seed=SEED)
+    assert key.shifts.outputs < 0
+    key.save(tmp_path / "key", "p")
+    loaded = ee.Key.load(tmp_path / "key", "p")
+    assert loaded == key
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    answers = ee.encrypt_model(model.double(), key)(ee.encrypt_inputs(x, loaded))
+    torch.testing.assert_close(ee.decrypt_outputs(answers, loaded), model(x), rtol=0, atol=1e-12)
+
+    older = {name: value for name, value in key._document().items() if name != "shifts"}
+    before = ee.Key._parse(older)
+    assert before == ee.keygen(SPEC, knowledge="private", seed=SEED)
+    assert before._document() == older
+    ratio = before.site_keys["layer2/out"].shift / key.site_keys["layer2/out"].shift
+    assert torch.equal(ratio, torch.full_like(ratio, 2.0**-key.shifts.outputs))
+    # Sealed with the rest: whoever changes it without the passphrase is noticed, and another scale would be another key.
+    with pytest.raises(ValueError, match="version 1"):
+        replace(key, version=1)
+    sealed = (tmp_path / "key").read_bytes()
+    (tmp_path / "bad").write_bytes(sealed[:-20] + bytes([sealed[-20] ^ 1]) + sealed[-19:])
+    with pytest.raises(KeyFileError, match="altered"):
+        ee.Key.load(tmp_path / "bad", "p")
+
+
 def test_an_empty_passphrase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="passphrase"):
         ee.keygen(SPEC, knowledge="private").save(tmp_path / "key", "")
@@ -262,6 +293,7 @@ def test_an_empty_passphrase_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_the_document_of_every_family_reads_back_and_fits(spec: ModelSpec, suite: ee.keys.Suite, vocabulary: bool, mode: Mode) -> None:
     key = ee.keygen(spec, mode=mode, suite=suite, knowledge="members", records=1 << 48, condition=1.0 if mode == "train" else 3.3)
+    key = replace(key, shifts=ShiftScales(-32, -32, -32))
     written = canonical_json(key._document())
     assert ee.Key._parse(parse_canonical_json(written, max_bytes=1024)) == key
     assert key._document()["vocabulary"] is vocabulary

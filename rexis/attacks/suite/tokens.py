@@ -29,8 +29,8 @@ def _without_marks(plain: Integers, keyed: Integers) -> tuple[list[Integers], li
     texts = np.zeros(len(ids))
     for row in places:
         texts[np.unique(row)] += 1
-    kept = (texts < IN_MOST_TEXTS * len(plain))[places]
-    # Padding: the id that repeats most at the ends of texts.
+    kept = (texts < IN_MOST_TEXTS * len(plain))[places] & (plain >= 0)
+    # Padding that nobody marked: the id that repeats most at the ends of texts.
     last, counts = np.unique(plain[:, -1], return_counts=True)
     kept &= plain != (last[counts.argmax()] if counts.max() > len(plain) / 2 else -1)
     chosen = [mask for mask in kept if mask.any()]

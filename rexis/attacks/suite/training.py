@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rexis import ee
@@ -12,6 +12,14 @@ from rexis.attacks.label_partition import partition_gradients, purity
 from rexis.attacks.membership import membership_reading
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
 from rexis.attacks.suite.rows import above_chance
+from rexis.models.bert import BertConfig
+from rexis.models.llama import LlamaConfig
+
+
+def _no_answers(exposure: Exposure) -> str:
+    """Embeddings are attacked one by one, whatever text they stand in."""
+    transformer = isinstance(exposure.key.spec.config, BertConfig | LlamaConfig)
+    return "embeddings go out, and the model answers whole texts" if transformer and exposure.rows is not None else ""
 
 
 def _exactness(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -21,7 +29,7 @@ def _exactness(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
 def _no_partition(exposure: Exposure) -> str:
     if exposure.key.mode != "train":
         return "the key is for inference: no label goes out"
-    return "" if exposure.labels is not None else "no labels were given"
+    return _no_answers(exposure) or ("" if exposure.labels is not None else "no labels were given")
 
 
 def _label_partition(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
@@ -40,7 +48,7 @@ def _label_partition(exposure: Exposure, _generator: np.random.Generator) -> Out
 
 
 def _gradient(exposure: Exposure, labels: Integers) -> Tensor:
-    answers = exactness.outputs(exposure.model, exposure.sample().to(exactness.dtype_of(exposure.model)))
+    answers = _outputs(exposure.model, exposure.sample())
     answers.requires_grad_(True)
     return torch.autograd.grad(losses(answers, labels).sum(), answers)[0]
 
@@ -63,21 +71,35 @@ def losses(answers: Tensor, labels: Integers) -> Tensor:
 def _no_membership(exposure: Exposure) -> str:
     if exposure.labels is None or exposure.unseen is None:
         return "no labels, or no records that the model was not trained on, were given"
-    return ""
+    return _no_answers(exposure)
 
 
 def _membership(exposure: Exposure, _generator: np.random.Generator) -> Outcome:
-    if exposure.labels is None or exposure.unseen is None or exposure.rows is None:
-        raise ValueError("expected rows with labels of both sides")
-    members = _losses(exposure, exposure.rows, exposure.labels)
-    others = _losses(exposure, *exposure.unseen)
+    if exposure.labels is None or exposure.unseen is None:
+        raise ValueError("expected records with labels of both sides")
+    members = _losses(exposure, exposure.sample(), exposure.labels)
+    others = _losses(exposure, torch.from_numpy(exposure.unseen[0]), exposure.unseen[1])
     return Outcome(membership_reading(members, others).figures)
 
 
-def _losses(exposure: Exposure, rows: Floats, labels: Integers) -> Floats:
-    model = exposure.model
-    answers = exactness.outputs(model, torch.from_numpy(rows).to(exactness.dtype_of(model)))
-    return np.asarray(losses(answers, labels).numpy(), dtype=np.float64)
+def _losses(exposure: Exposure, records: Tensor, labels: Integers) -> Floats:
+    return np.asarray(losses(_outputs(exposure.model, records), labels).numpy(), dtype=np.float64)
+
+
+def _outputs(model: nn.Module, records: Tensor) -> Tensor:
+    return exactness.outputs(model, records.to(exactness.dtype_of(model)) if records.is_floating_point() else records)
+
+
+def _partition_seconds(exposure: Exposure) -> float:
+    return 1.0 if exposure.key.labels == "permuted" else _forward_seconds(exposure)
+
+
+def _forward_seconds(exposure: Exposure) -> float:
+    """Of the plain model over all records that it is asked about: two operations for a weight and a token."""
+    if exposure.ids is None:
+        return 1.0
+    unseen = 0 if exposure.unseen is None else exposure.unseen[0].size
+    return 1.0 + 2e-10 * sum(weight.numel() for weight in exposure.model.parameters()) * (exposure.ids.size + unseen)
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -87,7 +109,7 @@ ATTACKS: tuple[Attack, ...] = (
         "The keyed model answers what the plain one does",
         Knows.UPLOAD,
         Reads.NOTHING,
-        missing=lambda _exposure: "",
+        missing=_no_answers,
         seconds=lambda _exposure: 0.0,
         run=_exactness,
     ),
@@ -98,7 +120,7 @@ ATTACKS: tuple[Attack, ...] = (
         Knows.UPLOAD,
         Reads.STRUCTURE,
         missing=_no_partition,
-        seconds=lambda _exposure: 1.0,
+        seconds=_partition_seconds,
         run=_label_partition,
     ),
     Attack(
@@ -108,7 +130,7 @@ ATTACKS: tuple[Attack, ...] = (
         Knows.RESULT,
         Reads.STRUCTURE,
         missing=_no_membership,
-        seconds=lambda _exposure: 1.0,
+        seconds=_forward_seconds,
         run=_membership,
     ),
 )

@@ -74,11 +74,22 @@ def ee_encrypt(
         Path | None, typer.Option("--model", help="Plain model: .safetensors, or a HuggingFace folder.", exists=True, show_default=False)
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option("--inputs", help="Plain rows, .csv or .safetensors.", exists=True, dir_okay=False, show_default=False)
+        Path | None,
+        typer.Option(
+            "--inputs",
+            help="Plain rows (.csv, .parquet, .safetensors, .npy), or token ids of a tokenizer (.safetensors, .parquet, .npy).",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the keyed copy of a model, or of rows."""
+    """Write the keyed copy of a model, or of rows or token ids.
+
+    Token ids of a BERT or Llama model are those that its own tokenizer gives: input_ids [n, length], and attention_mask where there is
+    padding. A Parquet file has them as columns of lists. The mask goes out as it is.
+    """
     with failures(as_json):
         from rexis.cli.ee import encrypt
 
@@ -111,7 +122,10 @@ def ee_decrypt(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the plain copy of a keyed model, or of keyed answers (.csv, or .safetensors by the name of the output)."""
+    """Write the plain copy of a keyed model, or of keyed answers (.csv, or .safetensors by the name of the output).
+
+    Answers are y, one row or one vector a token, or the token ids that a keyed Llama generated, which become input_ids again.
+    """
     with failures(as_json):
         from rexis.cli.ee import decrypt
 
@@ -123,7 +137,12 @@ def ee_check(
     model: Annotated[Path, typer.Argument(help="Plain model: .safetensors, or a HuggingFace folder.", exists=True)],
     key: KeyFile,
     data: Annotated[
-        Path, typer.Option(help="Your data: .csv, .safetensors or .npy (rows, embeddings or token ids).", exists=True, dir_okay=False)
+        Path,
+        typer.Option(
+            help="Your data: rows (.csv, .parquet, .safetensors, .npy) or token ids (.safetensors, .parquet, .npy).",
+            exists=True,
+            dir_okay=False,
+        ),
     ],
     reference: Annotated[
         Path | None,
@@ -132,14 +151,14 @@ def ee_check(
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Classes of your records, .csv or .npy.", exists=True, dir_okay=False, show_default=False)
+        Path | None, typer.Option(help="Classes of your records, .csv, .parquet or .npy.", exists=True, dir_okay=False, show_default=False)
     ] = None,
     unseen: Annotated[
         Path | None,
         typer.Option(help="Records that it was not trained on, if it was on yours.", exists=True, dir_okay=False, show_default=False),
     ] = None,
     unseen_labels: Annotated[
-        Path | None, typer.Option(help="Classes of those, .csv or .npy.", exists=True, dir_okay=False, show_default=False)
+        Path | None, typer.Option(help="Classes of those, .csv, .parquet or .npy.", exists=True, dir_okay=False, show_default=False)
     ] = None,
     base: Annotated[
         Path | None,

@@ -11,7 +11,9 @@ from rexis.cli.output import failures
 
 def infer(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model at the trainer.")],
-    inputs: Annotated[Path, typer.Argument(help="Plain rows, .csv or .safetensors; they stay here.", exists=True, dir_okay=False)],
+    inputs: Annotated[
+        Path, typer.Argument(help="Plain rows, .csv, .parquet, .safetensors or .npy; they stay here.", exists=True, dir_okay=False)
+    ],
     key: Annotated[Path, typer.Option(help="Key file of the model; opens with your passphrase.", exists=True, dir_okay=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Predictions, .csv or .safetensors.", dir_okay=False)] = Path(
         "predictions.csv"

@@ -11,8 +11,8 @@ from torch import Tensor
 from rexis.ee import encrypt_inputs
 from rexis.ee.families import family
 from rexis.ee.families.ends import Ends
+from rexis.ee.key_generation import keygen as model_keygen
 from rexis.ee.keys import Key
-from rexis.ee.keys import keygen as model_keygen
 from rexis.ee.site_keys import SiteKey
 from rexis.ee.sites import Suite
 from rexis.errors import UnsupportedLayerError

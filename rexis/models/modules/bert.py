@@ -5,19 +5,25 @@ nothing of the caller's own config: no names, paths or labels, and no dropout, u
 
 A layer norm without gain and bias is `nn.LayerNorm(elementwise_affine=False)` and not a frozen gain of 1: an optimiser that is handed all
 parameters would move the frozen one as soon as somebody thaws it, and under a dense key that is another training. The stock class
-still loads such weights, with gain 1 and bias 0 written beside them (`plain_norms`).
+still loads such weights, with gain 1 and bias 0 written beside them (`stored_beside`).
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rexis.errors import UnsupportedLayerError
+from rexis.errors import MalformedMessageError, UnsupportedLayerError
 from rexis.models.bert import ACTIVATIONS, BertConfig
+from rexis.models.modules.special_ids import IdMap, moved_ids
 
 _STOCK = (nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Tanh)
+
+# Heads of pre-training, and what older versions stored although it is counted.
+_LEFT_OUT = ("cls.", "embeddings.position_ids", "embeddings.token_type_ids")
+_OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 
 def build(config: BertConfig, dtype: torch.dtype) -> nn.Module:
@@ -145,7 +151,44 @@ def check_parts(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], activat
         raise UnsupportedLayerError(f"expected layer norms with epsilon {epsilon} throughout")
 
 
-def plain_norms(config: BertConfig) -> dict[str, Tensor]:
+def read_stored(
+    document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+) -> tuple[BertConfig, dict[str, str]]:
+    """The config of a HuggingFace folder, and name in the spec → stored name; also in the layout of BioBERT, with older names.
+
+    Layer norms that are all exactly gain 1 and bias 0 are read as norms without them.
+
+    Raises:
+        MalformedMessageError: a document of another form.
+        UnsupportedLayerError: another model than a BERT encoder with absolute positions.
+    """
+    stock: dict[str, str] = {}
+    for stored in shapes:
+        name = _stock_name(stored)
+        if name in stock:
+            raise MalformedMessageError(f"expected one tensor for {name}, got it twice: {stock[name]} and {stored}")
+        if not name.startswith(_LEFT_OUT):
+            stock[name] = stored
+    norms = {name: stored for name, stored in stock.items() if ".LayerNorm." in f".{name}"}
+    affine = any(bool((read(stored) != float(name.endswith("weight"))).any()) for name, stored in norms.items())
+    classifier = shapes.get(stock.get("classifier.weight", ""), (0,))
+    config = read_config(read_settings(document), outputs=next(iter(classifier), 0), pooler="pooler.dense.weight" in stock, affine=affine)
+    named = {name: stored for name, stored in stock.items() if affine or name not in norms}
+    return config, {name if name.startswith("classifier.") else config.prefix + name: stored for name, stored in named.items()}
+
+
+def document(config: BertConfig, source: Mapping[str, Any], dtype: torch.dtype, move: IdMap) -> dict[str, Any]:
+    """The `config.json` of a config, with the special ids of another one, each moved; nothing else of it travels."""
+    settings = library_config(config)
+    settings.architectures = ["BertForSequenceClassification" if config.outputs else "BertModel"]
+    settings.dtype = dtype
+    for name, value in moved_ids(vars(read_settings(source)), move).items():
+        setattr(settings, name, value)
+    written: dict[str, Any] = json.loads(settings.to_json_string())
+    return written
+
+
+def stored_beside(config: BertConfig) -> dict[str, Tensor]:
     """Gain 1 and bias 0 under their names for a config without them, so that the stock class loads its weights without a warning."""
     if config.affine:
         return {}
@@ -153,6 +196,25 @@ def plain_norms(config: BertConfig) -> dict[str, Tensor]:
     return {
         name: torch.full(shape, 1.0 if name.endswith("weight") else 0.0) for name, shape in with_norms.items() if name not in config.shapes
     }
+
+
+def read_settings(document: Mapping[str, Any]) -> Any:
+    """HuggingFace's config object of a document, which fills defaults."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import BertConfig as LibraryConfig
+
+    try:
+        return LibraryConfig.from_dict(dict(document))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise MalformedMessageError(f"config.json of a BERT: {' '.join(str(error).split()):.200}") from error
+
+
+def _stock_name(name: str) -> str:
+    name = name.removeprefix("bert.")
+    for old, new in _OLD_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.LayerNorm]]:

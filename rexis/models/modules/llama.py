@@ -1,6 +1,6 @@
 """HuggingFace's `LlamaForCausalLM`, unmodified, and its config files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from rexis.models.modules.special_ids import IdMap, moved_ids
 _FIXED: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0, "pretraining_tp": 1}
 
 _STOCK = (nn.Embedding, nn.Linear, LlamaRMSNorm)
+
+# A buffer that older checkpoints carry along; it follows from the config.
+_RECOMPUTED = ".rotary_emb.inv_freq"
 
 
 def build(config: LlamaConfig, dtype: torch.dtype) -> nn.Module:
@@ -121,6 +124,20 @@ def read_document(document: Mapping[str, Any]) -> LlamaConfig:
         )
     except ValueError as error:
         raise UnsupportedLayerError(f"the config of a Llama is out of bounds: {error}") from error
+
+
+def read_stored(
+    document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+) -> tuple[LlamaConfig, dict[str, str]]:
+    """The config of a HuggingFace folder, which its document says alone, and the names of its tensors; as `read_document`."""
+    config = read_document(document)
+    left_out = {"lm_head.weight"} if config.tied else set()
+    return config, {name: name for name in shapes if name not in left_out and not name.endswith(_RECOMPUTED)}
+
+
+def stored_beside(config: LlamaConfig) -> dict[str, Tensor]:
+    """Nothing."""
+    return {}
 
 
 def document(config: LlamaConfig, source: Mapping[str, Any], dtype: torch.dtype, move: IdMap) -> dict[str, Any]:

@@ -79,7 +79,6 @@ class Site:
     """One institution: its rows and journal, and the folder that its agent works in."""
 
     hospital: Hospital
-    connection: Connection
     folder: Path
 
 
@@ -134,7 +133,7 @@ class Consortium(Estate):
             self._undo.callback(hospital.stop)
             hospital.register()
             hospital.grant()
-            self.sites.append(Site(hospital, connection, folder))
+            self.sites.append(Site(hospital, folder))
         specs = [self._agent(number, site) for number, site in enumerate(self.sites)]
         self.agents = Supervisor(specs, logs=self.folder / "logs", cwd=ROOT, start_timeout_s=LONGEST_AGENT_START_S, stop_timeout_s=10)
         self.agents.start()

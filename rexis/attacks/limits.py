@@ -75,9 +75,7 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
             Limit("advantage", 0.2, 0.5, "2 AUC - 1 of telling members from others by their losses", "section 3; AUC 0.6 and 0.75"),
         ),
         "known_texts": (
-            Limit(
-                "running_known", 0.05, 0.2, "share of the others' running tokens after those that may be known", "corrections, item 6"
-            ),
+            Limit("running_known", 0.05, 0.2, "share of the others' running tokens after those that may be known", "corrections, item 6"),
             Limit("running_10_percent", 0.2, None, "share of them if every tenth text is known", "section 3"),
         ),
         "token_frequencies": (

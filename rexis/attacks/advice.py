@@ -68,13 +68,19 @@ def _weights(job: Job, near: set[str]) -> Advice | None:
 
 
 def _tokens(found: Mapping[str, Finding], near: set[str]) -> Advice | None:
-    if "token_frequencies" not in near:
+    read = []
+    if "token_frequencies" in near:
+        read.append(f"{found['token_frequencies'].figures['running_tokens']:.0%} of the running tokens were read by counting")
+    if "known_texts" in near:
+        figures = found["known_texts"].figures
+        texts = "one known text" if figures["known_texts"] == 1 else f"{figures['known_texts']:.0f} known texts"
+        read.append(f"{figures['running_known']:.0%} by {texts}")
+    if not read:
         return None
-    share = found["token_frequencies"].figures["running_tokens"]
     return Advice(
         "scheme",
-        f"{share:.0%} of the running tokens were read by counting: a permuted vocabulary is a substitution cipher. Send embeddings "
-        "that you looked up yourself, with noise (scheme `noise`), or use `client_encoder` or `masked`.",
+        f"{' and '.join(read)}: a permuted vocabulary is a substitution cipher. Send embeddings that you looked up yourself, with noise "
+        "(scheme `noise`), or use `client_encoder` or `masked`.",
     )
 
 

@@ -74,6 +74,10 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
         "membership": (
             Limit("advantage", 0.2, 0.5, "2 AUC - 1 of telling members from others by their losses", "section 3; AUC 0.6 and 0.75"),
         ),
+        "known_texts": (
+            Limit("running_known", 0.05, 0.2, "share of the others' running tokens after those that may be known", "corrections, item 6"),
+            Limit("running_10_percent", 0.2, None, "share of them if every tenth text is known", "section 3"),
+        ),
         "token_frequencies": (
             Limit("running_tokens", 0.05, 0.2, "share of the running tokens that were read", "corrections, item 6"),
             Limit("top_ids", 0.05, 0.2, "share of the commonest ids that were read", "corrections, item 6"),

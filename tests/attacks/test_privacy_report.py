@@ -228,6 +228,10 @@ def test_a_permuted_vocabulary_fails_for_a_private_transformer_and_its_weights_f
     keys = [ee.keygen(model, suite="permutation", knowledge="private") for _ in range(2)]
     report = privacy_report(texts(300, 1), model, keys[0], texts(300, 2), earlier=ee.encrypt_model(model, keys[1]), seed=1)
     assert figures(report, "token_frequencies")["running_tokens"] > 0.5
+    known_texts = figures(report, "known_texts")
+    assert (known_texts["known_texts"], verdicts(report)["known_texts"]) == (3, "fail")
+    assert known_texts["running_10_percent"] > known_texts["running_known"] > 0.2
+    assert any("known texts" in advice.text for advice in report.advice)
     assert (verdicts(report)["linking"], report.grade) == ("fail", "F")
     assert {"cohort_alignment", "public_base", "vocabulary", "norm_gains"} <= set(report.left_out)
     public = ee.keygen(model, suite="permutation", knowledge="public", accept_known_base_risk=True)

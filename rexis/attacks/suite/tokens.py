@@ -1,13 +1,16 @@
-"""Attacks on keyed token ids: a permuted vocabulary is a substitution cipher."""
+"""Attacks on keyed token ids: a permuted vocabulary is a substitution cipher, and each known text a piece of its key."""
 
 import numpy as np
 
 from rexis.attacks.exposure import Exposure, Integers
+from rexis.attacks.known_texts import dictionary_reading
 from rexis.attacks.suite.attack import Attack, Knows, Outcome, Reads
 from rexis.attacks.token_frequencies import VOCABULARY, token_reading
 
 # An id that stands in so many of the texts says nothing of any: marks of beginning and end, padding.
 IN_MOST_TEXTS = 0.98
+# Of the texts: where the curve of known ones is looked at, beside the number that the owner says may be known.
+TENTH, SHARES = 0.1, (0.02, 0.05, 0.1, 0.25, 0.5)
 
 
 def _needs_ids(exposure: Exposure) -> str:
@@ -20,6 +23,17 @@ def _token_frequencies(exposure: Exposure, _generator: np.random.Generator) -> O
     plain, seen = _without_marks(exposure.ids, exposure.keyed_ids)
     others, _ = _without_marks(exposure.cohort_ids, exposure.cohort_ids)
     return Outcome(token_reading(seen, others, truth=plain).figures)
+
+
+def _known_texts(exposure: Exposure, generator: np.random.Generator) -> Outcome:
+    if exposure.ids is None or exposure.keyed_ids is None:
+        raise ValueError("expected token ids")
+    plain, seen = _without_marks(exposure.ids, exposure.keyed_ids)
+    numbers = {share: min(max(1, round(share * len(seen))), len(seen) - 1) for share in SHARES}
+    asked = min(exposure.known, len(seen) - 1)
+    curve = dictionary_reading(seen, truth=plain, generator=generator, known=[asked, *numbers.values()]).curve
+    figures = {"running_known": curve[asked], "running_10_percent": curve[numbers[TENTH]], "known_texts": float(asked)}
+    return Outcome(figures, tuple((float(number), share) for number, share in sorted(curve.items())))
 
 
 def _without_marks(plain: Integers, keyed: Integers) -> tuple[list[Integers], list[Integers]]:
@@ -41,6 +55,17 @@ def _without_marks(plain: Integers, keyed: Integers) -> tuple[list[Integers], li
 
 
 ATTACKS: tuple[Attack, ...] = (
+    Attack(
+        "known_texts",
+        1,
+        "Known texts name the words of the others",
+        Knows.PAIRS,
+        Reads.RECORDS,
+        missing=_needs_ids,
+        seconds=lambda exposure: 1e-6 * exposure.records * exposure.width,
+        run=_known_texts,
+        axes=("known texts", "running tokens of the others"),
+    ),
     Attack(
         "token_frequencies",
         1,

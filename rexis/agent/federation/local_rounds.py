@@ -1,0 +1,101 @@
+"""A site's computation in the rounds of its federations: which rows, from which state, and what of it is kept here."""
+
+from dataclasses import dataclass
+
+from rexis.agent.federation.contribution import local_contribution, moments_vector, prepare_rows, read_model
+from rexis.agent.federation.final_rounds import FinalRounds
+from rexis.agent.federation.holdout import hold_back, holdout_key
+from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.records import FederationRecords, Membership
+from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
+from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.site_states import SiteState, SiteStates
+from rexis.agent.table import Table
+from rexis.client.aggregator import AggregatorClient
+from rexis.models.features import Features
+from rexis.protocol.federation_plans import TrainingPlan
+from rexis.protocol.manifest import Manifest
+from rexis.secagg.masks import RingVector
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    trained: Features
+    held: Features | None
+
+
+class LocalRounds:
+    """Makes the vectors of one institution's rounds, and keeps what stays at the site.
+
+    Args:
+        me: checksum address of the institution.
+        policy: of this site.
+    """
+
+    def __init__(self, records: FederationRecords, registry: Registry, aggregator: AggregatorClient, me: str, policy: SitePolicy) -> None:
+        self.final = FinalRounds(registry, aggregator)
+        self.states = SiteStates(records.journal)
+        self._records, self._registry, self._aggregator = records, registry, aggregator
+        self._me, self._policy = me, policy
+        self._rows: dict[bytes, _Rows] = {}
+
+    def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
+        """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
+
+        Raises:
+            PrivacyError: it can not be encoded, or too few rows.
+            RexisError: the aggregator shows something else than stands on chain, or does not answer.
+        """
+        rows, config = self._prepared(member, table), member.config
+        if config.training is None:
+            vector = moments_vector(config, rows.trained)
+            self._records.keep_vector(manifest, vector)
+            return vector
+        plan = config.training
+        model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
+        self._decide(member.federation, before=manifest.round)
+        state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
+        control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
+        made = local_contribution(config, manifest, model, rows.trained, held=rows.held, state=state, control=control)
+        self._keep(manifest, made.vector, plan, made.state)
+        return made.vector
+
+    def settle(self, federation: bytes, seen: RegisteredFederation) -> None:
+        """Take over the states of rounds that are final, and destroy those of rounds that never will be.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        self._decide(federation, before=seen.round)
+        if seen.status is Status.CLOSED:
+            for number in self.states.undecided(federation):
+                self.states.decide(federation, number, counts=False)
+            self._rows.pop(federation, None)
+
+    def _decide(self, federation: bytes, *, before: int) -> None:
+        """Rounds before the one that runs, or runs next, are final; a state of one counts if this site's vector is in its sum."""
+        for number in self.states.undecided(federation):
+            if number < before:
+                self.states.decide(federation, number, counts=self._me in self._registry.survivors(federation, number))
+
+    def _keep(self, manifest: Manifest, vector: RingVector, plan: TrainingPlan, state: SiteState) -> None:
+        content = state.to_bytes(plan)
+        self._records.keep_vector(
+            manifest,
+            vector,
+            alongside=lambda connection: self.states.keep(connection, manifest.federation, manifest.round, content) if content else None,
+        )
+
+    def _prepared(self, member: Membership, table: Table) -> _Rows:
+        """This site's rows as the federation's features; the same in every round."""
+        if member.federation not in self._rows:
+            config, held = member.config, None
+            statistic = standardisation(self._records, config)
+            moments = None if statistic is None else checked_result(self._records, self._registry, self._aggregator, statistic)
+            if config.training is not None and config.training.stopping is not None:
+                key = holdout_key(self._records.journal.sealer, member.content_root)
+                table, kept_back = hold_back(table, config.training.stopping.holdout, key)
+                self._policy.check_examples(len(table.rows))
+                held = prepare_rows(config, kept_back, moments)
+            self._rows[member.federation] = _Rows(prepare_rows(config, table, moments), held)
+        return self._rows[member.federation]

@@ -61,6 +61,7 @@ FEATURES = {
     "target": {"column": "num", "above": "0"},
 }
 STAGE_S = 60
+PARTS = ("optimizer", "strategy", "personal", "stopping")
 
 
 def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *arguments: Any) -> Any:
@@ -542,7 +543,7 @@ def config_of(hospitals: Sequence[Hospital], kind: str, **changes: Any) -> dict[
         "training": training if kind == "training" else None,
         "statistics": None if kind == "training" else {"identifier": "moments", "scale_bits": 16},
     }
-    plan = {name: changes.pop(name) for name in list(changes) if name in training}
+    plan = {name: changes.pop(name) for name in list(changes) if name in (*training, *PARTS)}
     if plan:
         config["training"] = training | plan
     return config | changes

@@ -87,6 +87,11 @@ class TrainingPlan:
         return sum(math.prod(shape) for shape in self.shared.values())
 
     @property
+    def trained(self) -> int:
+        """Number of the parameters that each site trains: those that are averaged, and personal ones."""
+        return sum(math.prod(shape) for shape in self.model.shapes.values())
+
+    @property
     def length(self) -> int:
         """Entries of a masked vector: update, control variate (SCAFFOLD), and slots."""
         updates = 2 if self.strategy.name == "scaffold" else 1

@@ -82,7 +82,7 @@ def _stopping(session: Session, federation: Federation) -> str | None:
     after = plan.stopping.converged_after(holdout_losses(history.metrics(session, federation)))
     if after is None:
         return None
-    return f"converged: the loss on held-out rows did not improve in the {plan.stopping.patience} rounds to {after}"
+    return f"converged after round {after}: no improvement of the loss on held-out rows (patience {plan.stopping.patience})"
 
 
 def _close(session: Session, federation: Federation, attempt: Attempt | None, chain: OnchainFederation) -> None:

@@ -155,7 +155,7 @@ def test_a_strategys_state_stands_beside_the_model_and_training_ends_when_it_has
     """Members who have the sums compute models, states and the end again, to the last bit."""
     federation, records, founder = played.federations["converging"], played.rounds["converging"], played.gathering.founder
     assert (federation.state, federation.round, federation.rounds_total) == ("finished", 2, 5)
-    assert federation.reason == "converged: the loss on held-out rows did not improve in the 1 rounds to 2"
+    assert federation.reason == "converged after round 2: no improvement of the loss on held-out rows (patience 1)"
     config = federation.config
     assert config.training is not None
     assert config.training.stopping is not None

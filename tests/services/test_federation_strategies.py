@@ -5,6 +5,7 @@ Agent, journal and chain are real; the aggregator is the stand-in that lies when
 
 from collections.abc import Iterator
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rexis.agent.federation.contribution import read_model
+from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.holdout import hold_back, holdout_key
@@ -22,6 +23,7 @@ from rexis.agent.federation.site_states import SiteState, SiteStates
 from rexis.agent.table import Table
 from rexis.encoding import to_hex
 from rexis.errors import PrivacyError, UnexpectedMessageError
+from rexis.protocol.batch import read_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.payloads import decode_update
 from tests.services.federation_stand_in import HOSPITALS, Hospital, Line, StandIn, config_of, play, rows_of
@@ -181,6 +183,15 @@ def test_personal_layers_stay_at_each_hospital_and_in_no_vector(stand_in: StandI
     layers = [[state.personal["2.weight"] for state in each if state is not None] for each in (before, after)]
     moved = [bool((old != new).any()) for old, new in zip(*layers, strict=True)]
     assert moved == [True, True, False, True]
+    # A site's own model is the global one with its layers in it.
+    kept, duty = stand_in.kept[federation], hospitals[0].duty
+    assert duty is not None
+    assert config.training is not None
+    content = duty._rounds.own_model(federation, config.training, kept.content, kept.model)
+    own = read_file(BytesIO(content), model_file_spec(config.training), len(content))
+    assert (own["0.weight"] == weights_of(stand_in, federation)["0.weight"]).all()
+    assert after[0] is not None
+    assert all((own[name] == tensor).all() for name, tensor in after[0].personal.items())
     # The file has them sealed: 12 bytes of a layer are found nowhere in it.
     for hospital, state in zip(hospitals, after, strict=True):
         assert state is not None

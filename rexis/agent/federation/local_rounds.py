@@ -1,8 +1,9 @@
 """A site's computation in the rounds of its federations: which rows, from which state, and what of it is kept here."""
 
 from dataclasses import dataclass
+from io import BytesIO
 
-from rexis.agent.federation.contribution import local_contribution, moments_vector, prepare_rows, read_model
+from rexis.agent.federation.contribution import local_contribution, model_file_spec, moments_vector, prepare_rows, read_model
 from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.holdout import hold_back, holdout_key
 from rexis.agent.federation.membership import checked_result, standardisation
@@ -13,6 +14,7 @@ from rexis.agent.federation.site_states import SiteState, SiteStates
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
 from rexis.models.features import Features
+from rexis.protocol.batch import write_file
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
@@ -59,6 +61,21 @@ class LocalRounds:
         made = local_contribution(config, manifest, model, rows.trained, held=rows.held, state=state, control=control)
         self._keep(manifest, made.vector, plan, made.state)
         return made.vector
+
+    def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
+        """A global model file with this site's personal tensors in the place of the founder's.
+
+        Args:
+            content, record: of the global model, compared with the chain.
+
+        Raises:
+            UnavailableError: the node does not answer, or does not have the events yet.
+        """
+        model, stream = read_model(plan, content, record), BytesIO()
+        self._decide(federation, before=self._registry.federation(federation).round)
+        state = self.states.current(federation, plan) or SiteState.initial(plan, model)
+        write_file(stream, model_file_spec(plan), {**model, **state.personal})
+        return stream.getvalue()
 
     def settle(self, federation: bytes, seen: RegisteredFederation) -> None:
         """Take over the states of rounds that are final, and destroy those of rounds that never will be.

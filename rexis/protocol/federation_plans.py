@@ -33,7 +33,7 @@ class TrainingPlan:
         model: spec of the model.
         rounds: how many.
         steps: local optimiser steps in each.
-        learning_rate: of SGD.
+        learning_rate: of the local optimiser.
         batch_size: examples to a step; None takes all.
         proximal: weight of the FedProx term; 0 is FedAvg.
         clipping_norm: largest L2 norm of an update.

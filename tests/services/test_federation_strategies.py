@@ -79,7 +79,7 @@ def states(stand_in: StandIn, federation: bytes, hospitals: list[Hospital]) -> l
     assert plan is not None
     for hospital in hospitals:
         assert hospital.duty is not None
-        hospital.duty._rounds.settle(federation, seen)
+        hospital.duty.rounds.settle(federation, seen)
     return [SiteStates(hospital.journal).current(federation, plan) for hospital in hospitals]
 
 
@@ -187,7 +187,7 @@ def test_personal_layers_stay_at_each_hospital_and_in_no_vector(stand_in: StandI
     kept, duty = stand_in.kept[federation], hospitals[0].duty
     assert duty is not None
     assert config.training is not None
-    content = duty._rounds.own_model(federation, config.training, kept.content, kept.model)
+    content = duty.rounds.own_model(federation, config.training, kept.content, kept.model)
     own = read_file(BytesIO(content), model_file_spec(config.training), len(content))
     assert (own["0.weight"] == weights_of(stand_in, federation)["0.weight"]).all()
     assert after[0] is not None

@@ -80,7 +80,7 @@ class FederationDuty:
         self._report = report
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
-        self._rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
+        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
         load_training()
@@ -139,7 +139,7 @@ class FederationDuty:
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self._holding(member)
-        self._rounds.final.check_goes_on(member.federation, member.config, manifest.round)
+        self.rounds.final.check_goes_on(member.federation, member.config, manifest.round)
         if member.config.statistics is not None:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
@@ -206,7 +206,7 @@ class FederationDuty:
         """Compute the round's vector once, commit to it, and hand the commitment in."""
         vector = self.records.vector(member.config, stored.manifest)
         if vector is None:
-            vector = self._rounds.compute(member, stored.manifest, self._holding(member).table)
+            vector = self.rounds.compute(member, stored.manifest, self._holding(member).table)
         salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
         arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
         deployment = self.registry.chain.deployment
@@ -265,7 +265,7 @@ class FederationDuty:
         left = [stored for stored in self.records.unended() if (stored.federation, stored.round, stored.attempt) not in running]
         seen = {federation: self.registry.federation(federation) for federation in {stored.federation for stored in left}}
         for federation, now in seen.items():
-            self._rounds.settle(federation, now)
+            self.rounds.settle(federation, now)
         for stored in left:
             now = seen[stored.federation]
             # Of an earlier attempt that says nothing while a later one runs: the round's vector is still needed.

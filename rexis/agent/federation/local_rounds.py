@@ -13,6 +13,7 @@ from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteState, SiteStates
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
+from rexis.errors import UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_plans import TrainingPlan
@@ -69,8 +70,11 @@ class LocalRounds:
             content, record: of the global model, compared with the chain.
 
         Raises:
+            UnexpectedMessageError: this journal did not join the federation.
             UnavailableError: the node does not answer, or does not have the events yet.
         """
+        if self._records.membership(federation) is None:
+            raise UnexpectedMessageError("this institution did not join the federation with this journal: nothing of the model stayed here")
         model, stream = read_model(plan, content, record), BytesIO()
         self._decide(federation, before=self._registry.federation(federation).round)
         state = self.states.current(federation, plan) or SiteState.initial(plan, model)

@@ -19,6 +19,7 @@ from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.holdout import hold_back, holdout_key
 from rexis.agent.federation.registry import Registry
+from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteState, SiteStates
 from rexis.agent.table import Table
 from rexis.encoding import to_hex
@@ -208,7 +209,14 @@ def test_rows_that_are_held_back_are_never_trained_on_and_end_training(stand_in:
         membership = hospital.records.membership(federation)
         assert membership is not None
         split.append(hold_back(hospital.table, Decimal("0.25"), holdout_key(hospital.journal.sealer, membership.content_root)))
-    hospitals[3].policy = hospitals[3].policy.__class__(examples=9)
+    # Of its twelve rows nine are left to train on.
+    assert len(split[3][0].rows) == 9
+    stand_in.open_round(federation)
+    hospitals[3].poll()
+    assert "at least 10 rows" in refused(hospitals[3], federation)[0]
+    assert not [what for caller, what, _ in stand_in.received if caller == hospitals[3].signer.address]
+    stand_in.abandon(federation)
+    hospitals[3].policy = SitePolicy(examples=9)
     for hospital in hospitals:
         hospital.restart()
     for number in (1, 2):
@@ -234,8 +242,7 @@ def test_rows_that_are_held_back_are_never_trained_on_and_end_training(stand_in:
     stand_in.received.clear()
     for hospital in hospitals:
         hospital.poll()
-        (reason,) = refused(hospital, federation)
-        assert "converged after round 2" in reason
+        assert "converged after round 2" in refused(hospital, federation)[-1]
     assert stand_in.received == []
 
 

@@ -138,8 +138,7 @@ class FederationDuty:
 
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
-        self._holding(member)
-        self.rounds.final.check_goes_on(member.federation, member.config, manifest.round)
+        self.rounds.check(member, manifest, self._holding(member).table)
         if member.config.statistics is not None:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):

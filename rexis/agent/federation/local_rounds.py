@@ -42,6 +42,17 @@ class LocalRounds:
         self._me, self._policy = me, policy
         self._rows: dict[bytes, _Rows] = {}
 
+    def check(self, member: Membership, manifest: Manifest, table: Table) -> None:
+        """What must hold before the first message of an attempt.
+
+        Raises:
+            PolicyError: fewer rows are left to train on than this site's policy asks for.
+            UnexpectedMessageError: training has converged before this round. Others as `FinalRounds.metrics`.
+        """
+        if member.federation not in self._rows:
+            self._split(member, table)
+        self.final.check_goes_on(member.federation, member.config, manifest.round)
+
     def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
         """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
 
@@ -110,13 +121,20 @@ class LocalRounds:
     def _prepared(self, member: Membership, table: Table) -> _Rows:
         """This site's rows as the federation's features; the same in every round."""
         if member.federation not in self._rows:
-            config, held = member.config, None
+            config = member.config
             statistic = standardisation(self._records, config)
             moments = None if statistic is None else checked_result(self._records, self._registry, self._aggregator, statistic)
-            if config.training is not None and config.training.stopping is not None:
-                key = holdout_key(self._records.journal.sealer, member.content_root)
-                table, kept_back = hold_back(table, config.training.stopping.holdout, key)
-                self._policy.check_examples(len(table.rows))
-                held = prepare_rows(config, kept_back, moments)
-            self._rows[member.federation] = _Rows(prepare_rows(config, table, moments), held)
+            trained, held = self._split(member, table)
+            self._rows[member.federation] = _Rows(
+                prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)
+            )
         return self._rows[member.federation]
+
+    def _split(self, member: Membership, table: Table) -> tuple[Table, Table | None]:
+        """The rows to train on, and those that early stopping holds back."""
+        plan = member.config.training
+        if plan is None or plan.stopping is None:
+            return table, None
+        trained, held = hold_back(table, plan.stopping.holdout, holdout_key(self._records.journal.sealer, member.content_root))
+        self._policy.check_examples(len(trained.rows))
+        return trained, held

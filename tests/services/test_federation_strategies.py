@@ -140,28 +140,27 @@ def test_scaffold_is_the_papers_update_and_who_drops_out_keeps_its_control_varia
     assert all(not refused(hospital, federation) for hospital in hospitals if hospital is not hospitals[1])
 
 
-@pytest.mark.parametrize(
-    ("path", "lie", "words"),
-    [
-        ("/server-state", lambda content: content[:-8] + bytes(8), "state of the server"),
-        (
-            "/rounds",
-            lambda value: {"items": [{**value["items"][0], "metrics": {**value["items"][0]["metrics"], "weight": 1}}]},
-            "metrics of",
-        ),
-        ("/rounds", lambda _value: {"items": []}, "shows none"),
-    ],
-)
-def test_a_state_or_metrics_other_than_the_chains_move_no_site(
-    stand_in: StandIn, hospitals: list[Hospital], path: str, lie: Any, words: str
-) -> None:
+def test_a_state_or_metrics_other_than_the_chains_move_no_site(stand_in: StandIn, hospitals: list[Hospital]) -> None:
     federation = joined(stand_in, hospitals, strategy=SCAFFOLD)
     round_of(stand_in, federation, hospitals)
     stand_in.open_round(federation)
-    stand_in.lies[path] = lie
-    hospitals[0].poll()
-    (reason,) = refused(hospitals[0], federation)
-    assert words in reason
+
+    def lighter(value: Any) -> Any:
+        return {"items": [{**each, "metrics": {**each["metrics"], "weight": 1}} for each in value["items"]]}
+
+    lies: list[tuple[str, Any, str]] = [
+        ("/server-state", lambda content: content[:-8] + bytes(8), "state of the server"),
+        ("/rounds", lighter, "metrics of round 1"),
+        ("/rounds", lambda _value: {"items": []}, "shows none"),
+    ]
+    for hospital, (path, lie, words) in zip(hospitals, lies, strict=False):
+        stand_in.lies = {path: lie}
+        hospital.poll()
+        (reason,) = refused(hospital, federation)
+        assert words in reason
+    stand_in.lies = {}
+    hospitals[3].poll()
+    assert refused(hospitals[3], federation) == []
 
 
 def test_personal_layers_stay_at_each_hospital_and_in_no_vector(stand_in: StandIn, hospitals: list[Hospital]) -> None:

@@ -120,5 +120,16 @@ CREATE INDEX ix_query_job_state ON query_job (state);
 CREATE INDEX ix_query_job_untold ON query_job (id) WHERE told IS NOT state;
 """
 
+# Version 3: what stays at a site between the rounds of a federation (see `federation.site_states`).
+SITE_STATES = """
+CREATE TABLE site_state (
+    federation BLOB NOT NULL REFERENCES federation (id),
+    round INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    is_final INTEGER NOT NULL,
+    PRIMARY KEY (federation, round)
+);
+"""
+
 # Script n leads from version n to version n + 1. A version that was released never changes.
-SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES)
+SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES)

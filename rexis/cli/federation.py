@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
 
 PAUSE_S = 0.25
-FAILED = "failed"
+FAILED, FINISHED = "failed", "finished"
 FOUNDING = "founding"
 
 
@@ -113,17 +113,25 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
     console().print(table)
 
 
-def download_model(federation: str, output: Path, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
-    """Write the present global model to a file."""
+def download_model(federation: str, output: Path, *, own: bool, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+    """Write the present global model to a file, with this institution's own tensors in it if asked for."""
+    from rexis.agent.federation.final_rounds import FinalRounds
     from rexis.agent.federation.membership import fetch_model
 
     number = _federation(federation)
     with _session(aggregator) as session:
-        config = session.client.federation(number).config
-        content, record = fetch_model(_registry(session, chain), session.client, number, config)
+        registry, found = _registry(session, chain), session.client.federation(number)
+        content, record = fetch_model(registry, session.client, number, found.config)
+        if found.state == FINISHED:
+            # That it ended early is the aggregator's word until the losses on chain say the same.
+            FinalRounds(registry, session.client).check_end(number, found.config, registry.federation(number).round - 1)
+        if own:
+            content = _own_model(session, registry, found, content, record)
     write_private(output, content)
     if as_json:
         print_json({"federation": federation, "model": to_hex(record), "bytes": len(content), "output": str(output)})
+    elif own:
+        console().print(f"Model {to_hex(record)} with this institution's personal tensors is in {output}.", soft_wrap=True)
     else:
         console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
 
@@ -161,6 +169,20 @@ def _registry(session: AggregatorSession, chain: str | None) -> "Registry":
     from rexis.chain.connection import Chain
 
     return Registry(Chain.connect(service_url("chain", chain, require_profile()), session.deployment))
+
+
+def _own_model(session: AggregatorSession, registry: "Registry", found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.local_rounds import LocalRounds
+    from rexis.agent.federation.records import FederationRecords
+    from rexis.agent.federation.site_policy import SitePolicy
+    from rexis.agent.journal import Journal
+
+    plan = found.config.training
+    if plan is None or not plan.personal:
+        raise UnexpectedMessageError("nothing of this federation's model stays at its members: leave --own out")
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        rounds = LocalRounds(FederationRecords(journal), registry, session.client, session.signer.address, SitePolicy())
+        return rounds.own_model(found.id, plan, content, record)
 
 
 def _check_founding(founded: Federation, registry: "Registry") -> None:

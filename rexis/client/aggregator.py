@@ -21,6 +21,8 @@ from rexis.protocol.uploads import parse_content_digest
 
 # A model of the largest federation that an aggregator takes, in single precision, with its header.
 MAX_MODEL_BYTES = (1 << 28) + (1 << 20) + 8
+# Two vectors in double precision.
+MAX_STATE_BYTES = (1 << 30) + (1 << 20) + 8
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Federation:
         id: on chain, 32 bytes.
         config: what it agreed on.
         state: founding, inviting, running, finished or failed.
-        reason: why it failed, or "".
+        reason: why it failed, or finished before its last round; or "".
         joined: members that take part, ascending.
         round: that runs, or ran last; 0 before the first.
         rounds_total: of the plan.
@@ -225,6 +227,15 @@ class AggregatorClient:
             DigestMismatchError: it was damaged on the way.
         """
         return _checked(self.connection.request("GET", f"{_path(federation)}/model", max_bytes=MAX_MODEL_BYTES))
+
+    def server_state(self, federation: bytes) -> bytes:
+        """The file of the server's state beside the newest global model; compare its SHA-256 with the metrics of that model's round.
+
+        Raises:
+            ServiceError: 404 before the first round is final, or for a strategy without state.
+            DigestMismatchError: it was damaged on the way.
+        """
+        return _checked(self.connection.request("GET", f"{_path(federation)}/server-state", max_bytes=MAX_STATE_BYTES))
 
     def result(self, federation: bytes) -> bytes:
         """The result document of a statistic in canonical JSON; its SHA-256 is the model that the round put on chain.

@@ -33,7 +33,7 @@ class TrainingPlan:
         model: spec of the model.
         rounds: how many.
         steps: local optimiser steps in each.
-        learning_rate: of SGD.
+        learning_rate: of the local optimiser.
         batch_size: examples to a step; None takes all.
         proximal: weight of the FedProx term; 0 is FedAvg.
         clipping_norm: largest L2 norm of an update.
@@ -87,10 +87,23 @@ class TrainingPlan:
         return sum(math.prod(shape) for shape in self.shared.values())
 
     @property
+    def trained(self) -> int:
+        """Number of the parameters that each site trains: those that are averaged, and personal ones."""
+        return sum(math.prod(shape) for shape in self.model.shapes.values())
+
+    @property
     def length(self) -> int:
         """Entries of a masked vector: update, control variate (SCAFFOLD), and slots."""
         updates = 2 if self.strategy.name == "scaffold" else 1
         return updates * self.parameters + TRAINING_SLOTS + (0 if self.stopping is None else STOPPING_SLOTS)
+
+    @property
+    def variate_norm(self) -> float:
+        """Largest L2 norm of the change of a site's control variate (SCAFFOLD), which has a bound of its own in the masked vector.
+
+        2 C / (K η): the change is -c - Δ / (K η), and neither part is longer than C / (K η) where updates are clipped to C.
+        """
+        return 2.0 * float(self.clipping_norm) / (self.steps * float(self.learning_rate))
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -128,6 +141,10 @@ class TrainingPlan:
         )
         if not plan.parameters or any(not any(name.startswith(each) for name in plan.model.shapes) for each in plan.personal):
             raise MalformedMessageError("personal: expected prefixes of the model's tensors that leave some to be averaged")
+        if plan.strategy.name == "scaffold" and (plan.optimizer != "sgd" or plan.proximal):
+            raise MalformedMessageError(
+                "scaffold: expected local steps of sgd without a proximal term: a control variate is the mean of their gradients"
+            )
         return plan
 
     def document(self) -> dict[str, Any]:

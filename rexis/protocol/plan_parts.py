@@ -3,7 +3,7 @@
 A part that is left out has no member in the config's document, so that a config without it has the digest it always had.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -158,6 +158,22 @@ class StoppingRule:
     def document(self) -> dict[str, Any]:
         """What `parse` reads."""
         return {"holdout": str(self.holdout), "patience": self.patience, "improvement": str(self.improvement)}
+
+    def converged_after(self, losses: Sequence[Decimal]) -> int | None:
+        """The round after which training ends, from 1; None as long as it goes on.
+
+        Args:
+            losses: mean loss on the rows held back in each round so far; that of round r is of the model that round r started from.
+        """
+        best, waited = None, 0
+        for number, loss in enumerate(losses, start=1):
+            if best is None or (loss < best and best - loss >= self.improvement):
+                best, waited = loss, 0
+            else:
+                waited += 1
+            if waited == self.patience:
+                return number
+        return None
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,31 @@ class MeanUpdate:
         delta: weighted mean of the clipped updates, f64 [parameters].
         loss: weighted mean of the sites' losses before their first step.
         weight: sum of the banded weights.
+        variates: sum of the weighted changes of the sites' control variates, f64 [parameters]; None without SCAFFOLD.
+        holdout_loss, holdout_weight: as `loss` and `weight`, of the rows that the sites hold back; None without early stopping.
     """
 
     delta: NDArray[np.float64]
     loss: float
     weight: int
+    variates: NDArray[np.float64] | None = None
+    holdout_loss: float | None = None
+    holdout_weight: int | None = None
 
     def metrics(self) -> dict[str, Any]:
         """What a round's metrics digest is taken over, with decimals as strings."""
-        return {"version": 1, "loss": f"{self.loss:.6f}", "weight": self.weight}
+        metrics = {"version": 1, "loss": f"{self.loss:.6f}", "weight": self.weight}
+        if self.holdout_loss is not None:
+            metrics |= {"holdout_loss": f"{self.holdout_loss:.6f}", "holdout_weight": self.holdout_weight}
+        return metrics
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Rows that a site holds back: how many, and the mean loss of the round's base model on them."""
+
+    examples: int
+    loss: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,30 +123,72 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
     room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
     if plan is not None and plan.weight_cap > room:
         raise ValueError(f"expected a weight cap of at most {room} for {len(config.members)} members, got {plan.weight_cap}")
+    if plan is not None and _has_variates(plan):
+        variate_encoding(config)
     return encoding
 
 
-def encode_update(config: FederationConfig, delta: ArrayLike, *, examples: int, loss: float) -> RingVector:
+def variate_encoding(config: FederationConfig) -> FixedPoint:
+    """The fixed point of the changes of control variates (SCAFFOLD), whose scale follows from their own bound.
+
+    Raises:
+        ValueError: the ring has no room for it.
+    """
+    return FixedPoint(len(config.members), _training(config).variate_norm, config.ring_bits)
+
+
+def encode_update(
+    config: FederationConfig,
+    delta: ArrayLike,
+    *,
+    examples: int,
+    loss: float,
+    variate: ArrayLike | None = None,
+    holdout: Holdout | None = None,
+) -> RingVector:
     """The vector that a site masks in a training round.
 
     Args:
         delta: local minus global weights, floats [parameters].
         examples: how many the site trained on.
         loss: their mean loss before the first step.
+        variate: change of the site's control variate, floats [parameters]; with SCAFFOLD, and only then.
+        holdout: with early stopping, and only then.
 
     Returns:
-        u32 [parameters + 2].
+        u32 [length]: the update, the variate's change, the weight, the loss times the weight, and the same two of the rows held back.
 
     Raises:
-        ValueError: NaN or infinity, another number of parameters, or a config without room (`update_encoding`).
+        ValueError: NaN or infinity, another number of parameters, parts that the plan does not have, or a config without room
+            (`update_encoding`).
     """
     plan, update = _training(config), np.asarray(delta, dtype=np.float64)
-    if update.shape != (plan.parameters,) or not math.isfinite(loss) or loss < 0:
-        raise ValueError(f"expected an update of {plan.parameters} parameters and a finite loss, got shape {update.shape} and loss {loss}")
+    if update.shape != (plan.parameters,):
+        raise ValueError(f"expected an update of {plan.parameters} parameters, got shape {update.shape}")
+    if (variate is not None, holdout is not None) != (_has_variates(plan), plan.stopping is not None):
+        raise ValueError("expected a control variate's change with SCAFFOLD, and rows held back with early stopping, and only with them")
     encoding, weight = update_encoding(config), plan.weight(examples)
-    steps = round(min(loss, LOSS_CAP) * LOSS_STEPS) * weight
-    parameters = encoding.encode(update, weight=weight / plan.weight_cap)
-    return np.concatenate([parameters, encoding.encode_integers(np.array([weight, steps], dtype=np.float64))])
+    share = weight / plan.weight_cap
+    parts = [encoding.encode(update, weight=share)]
+    if variate is not None:
+        if np.shape(variate) != (plan.parameters,):
+            raise ValueError(f"expected a control variate of {plan.parameters} parameters, got shape {np.shape(variate)}")
+        parts.append(variate_encoding(config).encode(variate, weight=share))
+    slots = [weight, _loss_steps(loss) * weight]
+    if holdout is not None:
+        held = plan.weight(holdout.examples)
+        slots += [held, _loss_steps(holdout.loss) * held]
+    return np.concatenate([*parts, encoding.encode_integers(np.array(slots, dtype=np.float64))])
+
+
+def sent_variate(config: FederationConfig, vector: RingVector, *, examples: int) -> NDArray[np.float64]:
+    """The change of its control variate that a site's vector says, clipped and rounded, f64 [parameters].
+
+    What the site adds to its own variate is this and not what it computed, so that Σ w c of all sites stays the server's sum.
+    """
+    plan = _training(config)
+    change = variate_encoding(config).decode(vector[plan.parameters : 2 * plan.parameters])
+    return change * (plan.weight_cap / plan.weight(examples))
 
 
 def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
@@ -143,10 +201,17 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     plan, encoding = _training(config), update_encoding(config)
     if total.shape != (config.length,):
         raise ValueError(f"expected a sum of {config.length} entries, got {total.shape}")
-    weight, steps = (int(value) for value in encoding.decode_integers(total[plan.parameters :]))
-    if not 0 < weight <= plan.weight_cap * len(config.members) or steps < 0:
-        raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
-    return MeanUpdate(encoding.decode(total[: plan.parameters]) * (plan.weight_cap / weight), steps / LOSS_STEPS / weight, weight)
+    update, rest = total[: plan.parameters], total[plan.parameters :]
+    variates = None
+    if _has_variates(plan):
+        variates, rest = variate_encoding(config).decode(rest[: plan.parameters]) * float(plan.weight_cap), rest[plan.parameters :]
+    slots = [int(value) for value in encoding.decode_integers(rest)]
+    for weight, steps in zip(slots[::2], slots[1::2], strict=True):
+        if not 0 < weight <= plan.weight_cap * len(config.members) or steps < 0:
+            raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
+    (weight, loss), *held = [(weight, steps / LOSS_STEPS / weight) for weight, steps in zip(slots[::2], slots[1::2], strict=True)]
+    holdout_weight, holdout_loss = held[0] if held else (None, None)
+    return MeanUpdate(encoding.decode(update) * (plan.weight_cap / weight), loss, weight, variates, holdout_loss, holdout_weight)
 
 
 def encode_moments(config: FederationConfig, inputs: NDArray[np.float64]) -> RingVector:
@@ -191,6 +256,16 @@ def decode_moments(config: FederationConfig, total: RingVector) -> Moments:
     sd = np.where(constant, 1.0, np.sqrt(variance))
     # Through the text that is hashed, so that everybody computes with the same numbers.
     return Moments.parse(Moments(count, first, sd).document())
+
+
+def _has_variates(plan: TrainingPlan) -> bool:
+    return plan.strategy.name == "scaffold"
+
+
+def _loss_steps(loss: float) -> int:
+    if not math.isfinite(loss) or loss < 0:
+        raise ValueError(f"expected a finite loss from 0, got {loss}")
+    return round(min(loss, LOSS_CAP) * LOSS_STEPS)
 
 
 def _training(config: FederationConfig) -> TrainingPlan:

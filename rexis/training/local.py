@@ -1,6 +1,7 @@
-"""One site's part of a federated round: some steps of SGD from the global model, and the update that results."""
+"""One site's part of a federated round: some steps of SGD or Adam from the global model, and the update that results."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ class LocalSteps:
 
     Attributes:
         count: optimiser steps.
-        learning_rate: of SGD.
+        learning_rate: of the optimiser.
         batch_size: examples to a step; None takes all of them in every step.
         momentum: of SGD, reset every round.
         proximal: weight μ of the FedProx term μ/2 ‖w - w_global‖²; 0 is FedAvg.
+        optimizer: sgd, or adam with torch's defaults but for the learning rate; its moments begin anew in every round.
     """
 
     count: int
@@ -24,12 +26,21 @@ class LocalSteps:
     batch_size: int | None = None
     momentum: float = 0.0
     proximal: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.learning_rate <= 0 or (self.batch_size is not None and self.batch_size < 1):
             raise ValueError(f"expected at least one step, a positive learning rate and batch size, got {self}")
         if not 0 <= self.momentum < 1 or self.proximal < 0:
             raise ValueError(f"expected momentum in [0, 1) and a proximal weight of at least 0, got {self}")
+        if self.optimizer not in ("sgd", "adam") or (self.optimizer == "adam" and self.momentum):
+            raise ValueError(f"expected the optimizer sgd, or adam without momentum, got {self}")
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of one round, without any state."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.learning_rate)
+        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +70,16 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, labels)
 
 
-def train_local(model: nn.Module, features: Tensor, labels: Tensor, steps: LocalSteps, *, seed: int) -> LocalUpdate:
+def train_local(
+    model: nn.Module, features: Tensor, labels: Tensor, steps: LocalSteps, *, seed: int, correction: Tensor | None = None
+) -> LocalUpdate:
     """Train a model in place from the global weights it holds.
 
     Args:
         features: floats [n, inputs].
         labels: integers [n]; one class only is allowed.
         seed: of the order of mini-batches; without `batch_size` it changes nothing.
+        correction: floats [parameters], added to every step's gradient: c - cᵢ of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1).
 
     Raises:
         ValueError: no examples, or lengths that differ.
@@ -76,7 +90,7 @@ def train_local(model: nn.Module, features: Tensor, labels: Tensor, steps: Local
     start = parameters_to_vector(parameters).detach().clone()
     with torch.no_grad():
         loss_before = classification_loss(model(features), labels).item()
-    optimizer = torch.optim.SGD(parameters, lr=steps.learning_rate, momentum=steps.momentum)
+    optimizer = steps.make_optimizer(parameters)
     order = torch.empty(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     size = min(steps.batch_size or len(features), len(features))
@@ -89,6 +103,9 @@ def train_local(model: nn.Module, features: Tensor, labels: Tensor, steps: Local
         loss = classification_loss(model(features[batch]), labels[batch])
         if steps.proximal:
             loss = loss + steps.proximal / 2 * (parameters_to_vector(parameters) - start).square().sum()
+        if correction is not None:
+            # Its gradient is the correction itself.
+            loss = loss + parameters_to_vector(parameters) @ correction.to(start)
         torch.autograd.backward(loss)
         optimizer.step()
     return LocalUpdate(parameters_to_vector(parameters).detach() - start, len(features), loss_before)

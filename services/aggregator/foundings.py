@@ -34,8 +34,9 @@ def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> N
     if len(config.members) > MAX_MEMBERS:
         raise ProtocolError(f"members: expected at most {MAX_MEMBERS}, got {len(config.members)}")
     check_thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors)
-    if config.length > MAX_PARAMETERS:
-        raise ProtocolError(f"model: expected at most {MAX_PARAMETERS} parameters, got {config.length}")
+    size = config.length if config.training is None else max(config.length, config.training.trained)
+    if size > MAX_PARAMETERS:
+        raise ProtocolError(f"model: expected at most {MAX_PARAMETERS} parameters, and entries of a masked vector, got {size}")
     try:
         update_encoding(config)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Global models: files of kind `model` in single precision, one for each round and one that the founder brought.
 
-As a vector a model is flattened in the order of its spec's shapes, which is that of the torch module's parameters.
+Beside each stands the server's state after that round, where the strategy has one; both are written in one transaction.
 """
 
 import io
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from rexis.encoding import sha256, to_hex
+from rexis.encoding import from_hex, sha256, to_hex
 from rexis.errors import DigestMismatchError, MalformedMessageError
 from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import MAX_HEADER_BYTES, read_file, write_file
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.file_spec import FileSpec
+from rexis.secagg.server_steps import initial_state
 from services.aggregator.models import Federation, GlobalModel
 from services.foundation.objects import ObjectStore
 from services.foundation.problems import not_found
@@ -55,34 +57,31 @@ def read_upload(upload: StoredUpload, objects: ObjectStore, spec: ModelSpec) -> 
         return _written(form, read_file(stream, form, upload.total_bytes))
 
 
-def updated(base: NDArray[np.float64], delta: NDArray[np.float64], spec: ModelSpec) -> ModelFile:
-    """The model behind `base` + `delta`, both f64 [parameters].
+def written(tensors: dict[str, NDArray[np.float32]], spec: ModelSpec) -> ModelFile:
+    """The file of a model with these tensors.
 
     Raises:
         EncodingError: a weight became infinite.
     """
-    weights, tensors, start = (base + delta).astype(np.float32), {}, 0
-    for name, shape in spec.shapes.items():
-        size = int(np.prod(shape))
-        tensors[name] = weights[start : start + size].reshape(shape)
-        start += size
     return _written(file_spec(spec), tensors)
 
 
-def keep(objects: ObjectStore, federation_id: str, model: ModelFile) -> str:
-    """Store a file under its record; a second time changes nothing. Returns its key."""
+def keep(objects: ObjectStore, federation_id: str, model: ModelFile, state: bytes = b"") -> str:
+    """Store a model's file under its record, and that of the server's state; a second time changes nothing. Returns the model's key."""
     key = f"models/{federation_id}/{to_hex(model.record)}"
-    try:
-        objects.put_new(key, model.content)
-    except FileExistsError:
-        # Only what a run left that was interrupted before it could record this.
-        if objects.get(key) != model.content:
-            raise DigestMismatchError(f"object {key}", sha256(model.content), sha256(objects.get(key))) from None
+    _put(objects, key, model.content)
+    if state:
+        _put(objects, state_key(federation_id, to_hex(sha256(state))), state)
     return key
 
 
-def record(session: Session, federation_id: str, round_number: int, model: ModelFile, key: str) -> None:
-    """Make a stored file what a round made."""
+def state_key(federation_id: str, digest: str) -> str:
+    """Where the file of a server's state lies."""
+    return f"models/{federation_id}/state-{digest}"
+
+
+def record(session: Session, federation_id: str, round_number: int, model: ModelFile, key: str, state: bytes = b"") -> None:
+    """Make stored files what a round made."""
     session.add(
         GlobalModel(
             federation_id=federation_id,
@@ -91,6 +90,8 @@ def record(session: Session, federation_id: str, round_number: int, model: Model
             object_key=key,
             size=len(model.content),
             file_digest=to_hex(sha256(model.content)),
+            state_digest=to_hex(sha256(state)) if state else None,
+            state_size=len(state) if state else None,
         )
     )
 
@@ -117,17 +118,47 @@ def chunks(objects: ObjectStore, model: GlobalModel) -> Iterator[bytes]:
     return objects.open_stream(model.object_key)
 
 
-def weights(objects: ObjectStore, model: GlobalModel, spec: ModelSpec) -> NDArray[np.float64]:
-    """A stored model as a vector, f64 [parameters].
+def state_chunks(objects: ObjectStore, federation_id: str, digest: str) -> Iterator[bytes]:
+    """The stored file of a server's state, for sending."""
+    return objects.open_stream(state_key(federation_id, digest))
+
+
+def tensors(objects: ObjectStore, model: GlobalModel, spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
+    """A stored model by name.
 
     Raises:
         DigestMismatchError: the store holds other bytes than were put there.
     """
-    content = objects.get(model.object_key)
-    if to_hex(sha256(content)) != model.file_digest:
-        raise DigestMismatchError(f"object {model.object_key}", bytes.fromhex(model.file_digest[2:]), sha256(content))
-    tensors = read_file(io.BytesIO(content), file_spec(spec), len(content))
-    return np.concatenate([tensors[name].astype(np.float64).ravel() for name in spec.shapes])
+    content = _stored(objects, model.object_key, model.file_digest)
+    return read_file(io.BytesIO(content), file_spec(spec), len(content))
+
+
+def state(objects: ObjectStore, model: GlobalModel, plan: TrainingPlan) -> bytes:
+    """File of the server's state beside a stored model; b"" for a strategy without one.
+
+    Raises:
+        DigestMismatchError: the store holds other bytes than were put there.
+    """
+    if model.state_digest is None:
+        # Beside the founder's model, that from which everybody starts.
+        return initial_state(plan)
+    return _stored(objects, state_key(model.federation_id, model.state_digest), model.state_digest)
+
+
+def _put(objects: ObjectStore, key: str, content: bytes) -> None:
+    try:
+        objects.put_new(key, content)
+    except FileExistsError:
+        # Only what a run left that was interrupted before it could record this.
+        if objects.get(key) != content:
+            raise DigestMismatchError(f"object {key}", sha256(content), sha256(objects.get(key))) from None
+
+
+def _stored(objects: ObjectStore, key: str, digest: str) -> bytes:
+    content = objects.get(key)
+    if to_hex(sha256(content)) != digest:
+        raise DigestMismatchError(f"object {key}", from_hex(digest, 32), sha256(content))
+    return content
 
 
 def _written(form: FileSpec, tensors: dict[str, NDArray[np.float32]]) -> ModelFile:

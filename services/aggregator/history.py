@@ -25,6 +25,12 @@ def of_federation(session: Session, federation: Federation) -> list[dict[str, An
     return [_record(attempt, chain) for attempt, chain in session.execute(query)]
 
 
+def metrics(session: Session, federation: Federation) -> list[dict[str, Any]]:
+    """Metrics of the rounds that are final, in their order."""
+    final = (Attempt.federation_id == federation.id, Attempt.stage == Phase.FINISHED.value)
+    return [found for found in session.scalars(select(Attempt.metrics).where(*final).order_by(Attempt.round)) if found is not None]
+
+
 def _record(attempt: Attempt, chain: OnchainRound | None) -> dict[str, Any]:
     finished = attempt.stage == Phase.FINISHED
     fixed = chain is not None and chain.survivors_hash is not None

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
-from services.aggregator import attempts, stages
+from rexis.secagg.server_steps import holdout_losses
+from services.aggregator import attempts, history, stages
 from services.aggregator.attempts import MAX_ATTEMPTS, Phase
 from services.aggregator.models import Attempt, Federation, OnchainFederation, OnchainRound
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -64,18 +65,34 @@ def _go_on(session: Session, calls: Calls, federation: Federation, attempt: Atte
     if attempt.model is None:
         raise ValueError("expected a finished attempt to have a model")
     federation.model = attempt.model
+    stopping = _stopping(session, federation)
     if attempt.round >= federation.rounds_total:
         _enter(federation, "finished")
+    elif stopping is not None:
+        _enter(federation, "finished", stopping)
     else:
         attempts.begin(session, calls, federation, round_number=attempt.round + 1, number=1)
 
 
+def _stopping(session: Session, federation: Federation) -> str | None:
+    """Why training ends before its last round, or None. Whoever has the rounds' metrics, which are bound on chain, finds the same."""
+    plan = FederationConfig.parse(federation.config).training
+    if plan is None or plan.stopping is None:
+        return None
+    after = plan.stopping.converged_after(holdout_losses(history.metrics(session, federation)))
+    if after is None:
+        return None
+    return f"converged after round {after}: no improvement of the loss on held-out rows (patience {plan.stopping.patience})"
+
+
 def _close(session: Session, federation: Federation, attempt: Attempt | None, chain: OnchainFederation) -> None:
     """The registry closes a federation for its founder, and by itself when survivors were fixed and the round was given up."""
-    if attempt is not None and attempt.stage == Phase.FINISHED and attempt.round >= federation.rounds_total:
-        federation.model = attempt.model or federation.model
-        _enter(federation, "finished")
-        return
+    if attempt is not None and attempt.stage == Phase.FINISHED:
+        stopping = _stopping(session, federation)
+        if attempt.round >= federation.rounds_total or stopping is not None:
+            federation.model = attempt.model or federation.model
+            _enter(federation, "finished", None if attempt.round >= federation.rounds_total else stopping)
+            return
     if attempt is not None and attempt.stage not in attempts.ENDED:
         attempts.end(session, attempt, Phase.ABORTED, f"{chain.closed_by} closed the federation on chain")
     reason = (

@@ -30,8 +30,9 @@ class Account(Base):
 class Federation(Base):
     """A federation by its id on chain, 0x and 64 digits.
 
-    founding → inviting → running → finished, or failed with a reason. `round` is the one that runs or ran last, `model` the newest global
-    model's record (of a statistic its digest), `intent_key` the founder's relayed call, `result` a statistic's canonical document.
+    founding → inviting → running → finished (with a reason, if before its last round), or failed with a reason. `round` is the one that
+    runs or ran last, `model` the newest global model's record (of a statistic its digest), `intent_key` the founder's relayed call,
+    `result` a statistic's canonical document.
     """
 
     __tablename__ = "federation"
@@ -64,7 +65,10 @@ class Member(Base):
 
 
 class GlobalModel(Base):
-    """A model file in the object store: what `round` made; 0 is the one that the founder brought. `file_digest` is its SHA-256."""
+    """A model file in the object store: what `round` made; 0 is the one that the founder brought. `file_digest` is its SHA-256.
+
+    `state_digest` is that of the server's state after this round, in a file beside it; NULL where the strategy has none, and in round 0.
+    """
 
     __tablename__ = "global_model"
 
@@ -74,6 +78,8 @@ class GlobalModel(Base):
     object_key: Mapped[str] = mapped_column(String(200))
     size: Mapped[int] = mapped_column(BigInteger)
     file_digest: Mapped[str] = mapped_column(String(66))
+    state_digest: Mapped[str | None] = mapped_column(String(66))
+    state_size: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Attempt(Base):

@@ -20,7 +20,8 @@ from rexis.protocol.federation_rounds import NO_METRICS
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import decode_moments, decode_update, vector_record
+from rexis.secagg.payloads import decode_moments, vector_record
+from rexis.secagg.server_steps import server_step
 from services.aggregator import attempts, global_models
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
@@ -56,6 +57,7 @@ class Outcome:
         model: record of the new model, or digest of the statistic, 32 bytes.
         metrics: canonical document, None for a statistic.
         file: the new model; None for a statistic.
+        state: file of the server's new state; b"" for a statistic, or a strategy without one.
         document: the statistic's result in canonical JSON; None for training.
     """
 
@@ -63,6 +65,7 @@ class Outcome:
     model: bytes
     metrics: dict[str, Any] | None
     file: ModelFile | None
+    state: bytes
     document: bytes | None
 
 
@@ -80,7 +83,7 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
             return
         outcome = _compute(objects, opening)
         if outcome.file is not None:
-            key = global_models.keep(objects, federation_id, outcome.file)
+            key = global_models.keep(objects, federation_id, outcome.file, outcome.state)
     except HOPELESS as error:
         reason = f"stage unmask: {error}"
     with transaction(engine) as session:
@@ -119,10 +122,11 @@ def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregat
     plan = opening.config.training
     if plan is None or opening.base is None:
         moments = decode_moments(opening.config, total)
-        return Outcome(aggregate, moments.digest, None, None, canonical_json(moments.document()))
-    update = decode_update(opening.config, total)
-    file = global_models.updated(global_models.weights(objects, opening.base, plan.model), update.delta, plan.model)
-    return Outcome(aggregate, file.record, update.metrics(), file, None)
+        return Outcome(aggregate, moments.digest, None, None, b"", canonical_json(moments.document()))
+    base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
+    step = server_step(opening.config, base, state, total)
+    file = global_models.written(step.tensors, plan.model)
+    return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
 
 
 def _record(session: Session, calls: Calls, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
@@ -133,7 +137,7 @@ def _record(session: Session, calls: Calls, federation: Federation, attempt: Att
     attempt.aggregate, attempt.model, attempt.metrics = to_hex(outcome.aggregate), to_hex(outcome.model), outcome.metrics
     federation.result = outcome.document
     if outcome.file is not None:
-        global_models.record(session, federation.id, attempt.round, outcome.file, key)
+        global_models.record(session, federation.id, attempt.round, outcome.file, key, outcome.state)
     metrics = NO_METRICS if outcome.metrics is None else sha256(canonical_json(outcome.metrics))
     calls.finalise(session, attempt, chain, aggregate=outcome.aggregate, model=outcome.model, metrics=metrics)
     log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))

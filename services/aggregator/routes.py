@@ -169,6 +169,20 @@ def get_model(federation: OwnFederationDep, session: SessionDep, objects: Object
     return StreamingResponse(global_models.chunks(objects, model), headers=headers, media_type="application/octet-stream")
 
 
+@router.get("/federations/{federation_id}/server-state", tags=["federations"], response_class=Response, responses=FILE)
+def get_server_state(federation: OwnFederationDep, session: SessionDep, objects: ObjectsDep) -> StreamingResponse:
+    """The state of the server's strategy beside the newest global model, as a safetensors file; its SHA-256 stands in the round's metrics.
+
+    Open to founder and members; to others it does not exist. There is none before the first round, and for FedAvg.
+    """
+    model = global_models.current(session, federation)
+    if model.state_digest is None:
+        raise not_found("server state of federation", federation.id)
+    headers = {"Content-Digest": content_digest_header(from_hex(model.state_digest, 32)), "Content-Length": str(model.state_size)}
+    chunks = global_models.state_chunks(objects, model.federation_id, model.state_digest)
+    return StreamingResponse(chunks, headers=headers, media_type="application/octet-stream")
+
+
 @router.get("/federations/{federation_id}/result", tags=["federations"], response_class=Response, responses=DOCUMENT)
 def get_result(federation: OwnFederationDep) -> Response:
     """The result of a statistic, once its round is finished. Open to founder and members; to others it does not exist."""

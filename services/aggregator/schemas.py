@@ -99,7 +99,7 @@ class FederationView(BaseModel):
     id: str
     config: dict[str, Any]
     state: Literal["founding", "inviting", "running", "finished", "failed"]
-    reason: str | None = Field(description="why it failed")
+    reason: str | None = Field(description="why it failed, or finished before its last round")
     joined: list[str]
     round: int = Field(description="the one that runs, or ran last; 0 before the first")
     rounds_total: int

@@ -63,10 +63,11 @@ class StandingFederation:
 
     def add(self, session: Session, objects: ObjectStore) -> None:
         """Write it, finished so far that everything can be asked for."""
-        model = global_models.updated(np.zeros(3), np.ones(3), SPEC)
+        tensors = {name: np.ones(shape, dtype=np.float32) for name, shape in SPEC.shapes.items()}
+        model, state = global_models.written(tensors, SPEC), b"state"
         stored = foundings.found(session, self.config, self.id, model=model.record, intent_key="relay:none")
         stored.state, stored.result = "finished", b"{}"
         for member in stored.members:
             member.joined_at = now()
-        global_models.record(session, self.id, 0, model, global_models.keep(objects, self.id, model))
+        global_models.record(session, self.id, 1, model, global_models.keep(objects, self.id, model, state), state)
         session.add_all([self.attempt(1, Phase.SHARES), self.attempt(2, Phase.KEYS)])

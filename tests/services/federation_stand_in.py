@@ -36,14 +36,15 @@ from rexis.errors import ServiceError
 from rexis.models.builders import build
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
-from rexis.protocol.federation_rounds import RoundResult, Survivors, accumulate, approvals
+from rexis.protocol.federation_rounds import NO_METRICS, RoundResult, Survivors, accumulate, approvals
 from rexis.protocol.manifest import Deadlines, Manifest
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments, decode_update
+from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.server_steps import initial_state, server_step
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.local import LocalSteps, clip_update, train_local
@@ -60,6 +61,7 @@ FEATURES = {
     "target": {"column": "num", "above": "0"},
 }
 STAGE_S = 60
+PARTS = ("optimizer", "strategy", "personal", "stopping")
 
 
 def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *arguments: Any) -> Any:
@@ -112,6 +114,8 @@ class Kept:
     result: bytes = b""
     attempt: Attempt | None = None
     sums: list[RingVector] = field(default_factory=list)
+    state: bytes = b""
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
 class StandIn:
@@ -148,6 +152,8 @@ class StandIn:
         send(self.chain, FOUNDER, "FederationRegistry", "create", {**founding, **changes})
         federation = config.id(CHAIN_ID, self.registry)
         self.kept[federation] = Kept(config, plan.initial, plan.model)
+        if config.training is not None:
+            self.kept[federation].state = initial_state(config.training)
         return federation
 
     def open_round(self, federation: bytes) -> Attempt:
@@ -235,12 +241,15 @@ class StandIn:
             masked_sum.add(address, [attempt.uploads[address]])
         total = coordinator.unmask(masked_sum)
         kept.sums.append(total)
+        metrics: dict[str, Any] | None = None
         if kept.config.training is None:
             result = decode_moments(kept.config, total)
             kept.result, model = canonical_json(result.document()), result.digest
         else:
             base = read_model(kept.config.training, kept.content, kept.model)
-            kept.content, model = _updated(kept.config, base, decode_update(kept.config, total).delta)
+            step = server_step(kept.config, base, kept.state, total)
+            kept.content, model = _written(kept.config, step.tensors)
+            kept.state, metrics = step.state, step.metrics
         registry = Registry(self.chain)
         terms, survivors = coordinator.terms, coordinator.terms.addresses(coordinator.survivors.positions)
         commitments = {address: registry.commitment(terms.ctx, address) for address in survivors}
@@ -254,9 +263,11 @@ class StandIn:
             base_model=manifest.base_model,
             aggregate=sha256(total.tobytes()),
             model=model,
+            metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
         )
         signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
         send(self.chain, AGGREGATOR, "FederationRegistry", "finalise", result.fields(), approvals({AGGREGATOR.address: signature}))
+        kept.rounds.append(_round_view(manifest, survivors, result, metrics))
         kept.model, kept.attempt = model, None
 
     def answer(self, caller: str, method: str, path: str, content: bytes | None) -> Any:
@@ -284,6 +295,10 @@ class StandIn:
             return kept.content
         if parts[2:] == ["result"]:
             return kept.result
+        if parts[2:] == ["server-state"]:
+            return kept.state
+        if parts[2:] == ["rounds"]:
+            return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
         assert kept.attempt is not None, parts
         stage = Stage(parts[7])
@@ -357,16 +372,28 @@ def problem(status: int, kind: str) -> ServiceError:
     return ServiceError(status, {"type": f"urn:rexis:problem:{kind}", "title": kind, "detail": "for the test", "status": status})
 
 
-def _updated(config: FederationConfig, base: Mapping[str, Any], delta: Any) -> tuple[bytes, bytes]:
+def _written(config: FederationConfig, tensors: Mapping[str, Any]) -> tuple[bytes, bytes]:
     assert config.training is not None
-    start, tensors = 0, {}
-    for name, shape in config.training.model.shapes.items():
-        size = int(np.prod(shape))
-        tensors[name] = (base[name].astype(np.float64) + delta[start : start + size].reshape(shape)).astype(np.float32)
-        start += size
     stream = BytesIO()
     record = write_file(stream, model_file_spec(config.training), tensors).record
     return stream.getvalue(), record
+
+
+def _round_view(manifest: Manifest, survivors: Sequence[str], result: RoundResult, metrics: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "round": manifest.round,
+        "attempt": manifest.attempt,
+        "state": "finished",
+        "reason": None,
+        "survivors": list(survivors),
+        "base_model": to_hex(result.base_model),
+        "model": to_hex(result.model),
+        "aggregate": to_hex(result.aggregate),
+        "metrics": metrics,
+        "opened_at": "2026-11-21T00:00:00Z",
+        "finished_at": "2026-11-21T00:00:00Z",
+        "transactions": {},
+    }
 
 
 class Line:
@@ -516,7 +543,7 @@ def config_of(hospitals: Sequence[Hospital], kind: str, **changes: Any) -> dict[
         "training": training if kind == "training" else None,
         "statistics": None if kind == "training" else {"identifier": "moments", "scale_bits": 16},
     }
-    plan = {name: changes.pop(name) for name in list(changes) if name in training}
+    plan = {name: changes.pop(name) for name in list(changes) if name in (*training, *PARTS)}
     if plan:
         config["training"] = training | plan
     return config | changes

@@ -33,7 +33,7 @@ from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg import Participant
 from rexis.secagg.history import AttemptRecord
-from rexis.secagg.payloads import encode_moments, encode_update, vector_record
+from rexis.secagg.payloads import Holdout, encode_moments, encode_update, vector_record
 from rexis.secagg.survivors import FixedSurvivors
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
@@ -132,6 +132,13 @@ def mean_pull(base: Any, survivors: Sequence[int], pull: float = 0.5) -> Any:
     return base + (weights[:, None] * deltas).sum(axis=0) / weights.sum()
 
 
+def pull_vector(config: FederationConfig, base: Any, number: int) -> Any:
+    """What institution `number` masks in a round from `base`; all hold back a fifth of their rows, and their loss never changes."""
+    assert config.training is not None
+    holdout = None if config.training.stopping is None else Holdout(EXAMPLES[number] // 5, 0.375)
+    return encode_update(config, 0.5 * (POINTS[number] - base), examples=EXAMPLES[number], loss=0.25, holdout=holdout)
+
+
 @dataclass
 class Institution:
     """One member: does what is due, unless it is silent."""
@@ -228,7 +235,7 @@ class Institution:
         if config.training is None:
             return encode_moments(config, TABLES[self.number])
         base = weights_in(self.client.model(item.federation))
-        return encode_update(config, 0.5 * (POINTS[self.number] - base), examples=EXAMPLES[self.number], loss=0.25)
+        return pull_vector(config, base, self.number)
 
     def _commit(self, participant: Participant, config: FederationConfig, item: WorkItem) -> None:
         ctx = participant.terms.ctx

@@ -110,6 +110,7 @@ PRIVATE: dict[str, dict[str, Operation]] = {
             "PUT", "/v1/federations/{id}/rounds/1/attempts/2/messages/keys", FEDERATION.message, {"Content-Type": "application/json"}
         ),
         "get_model": Operation("GET", "/v1/federations/{id}/model"),
+        "get_server_state": Operation("GET", "/v1/federations/{id}/server-state"),
         "get_result": Operation("GET", "/v1/federations/{id}/result"),
     },
     "verifier": {

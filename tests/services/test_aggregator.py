@@ -213,7 +213,7 @@ def test_uploads_and_signatures_of_others_found_nothing(aggregator: Aggregator) 
 def test_strangers_see_nothing_and_a_founder_is_no_member(aggregator: Aggregator) -> None:
     view = aggregator.found(aggregator.body(config())).json()
     path = f"/v1/federations/{view['id']}"
-    for below in ("", "/rounds", "/model", "/result", "/rounds/1/attempts/1/messages/keys"):
+    for below in ("", "/rounds", "/model", "/server-state", "/result", "/rounds/1/attempts/1/messages/keys"):
         answer = aggregator.get(path + below, STRANGER)
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:rexis:problem:not-found"), below
     assert aggregator.client.put(f"{path}/membership", headers=aggregator.headers(STRANGER)).status_code == 404

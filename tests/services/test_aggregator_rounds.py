@@ -15,10 +15,12 @@ from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.encoding import canonical_json, parse_canonical_json, sha256
 from rexis.errors import ServiceError
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.secagg.payloads import Moments
+from rexis.secagg.payloads import Moments, vector_record
+from rexis.secagg.server_steps import initial_state, server_step
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.services.conftest import new_postgres_database
 from tests.services.federations_on_chain import (
+    SPEC,
     TABLES,
     TRAINING,
     Gathering,
@@ -27,6 +29,7 @@ from tests.services.federations_on_chain import (
     mean_pull,
     migrated,
     process,
+    pull_vector,
     survivors_of,
     wait_until,
     weights_in,
@@ -38,7 +41,13 @@ BACKGROUND = "services.aggregator.background"
 START = np.array([0.5, -1.0, 2.0])
 # Long enough for a busy machine: whoever is not missing must not be late.
 STAGE_S = 20
-NAMES = ("whole", "shares", "masked", "uncommitted", "below", "unanswered", "statistic")
+NAMES = ("whole", "shares", "masked", "uncommitted", "below", "unanswered", "statistic", "converging")
+# No loss falls by so much: training ends after the second of five rounds.
+CONVERGING = {
+    "rounds": 5,
+    "strategy": {"name": "fedadam", "learning_rate": "0.5", "beta1": "0.5", "beta2": "0.75", "tau": "0.25"},
+    "stopping": {"holdout": "0.2", "patience": 1, "improvement": "10"},
+}
 
 
 def silence(who: int, name: str, round_number: int, attempt: int, stage: str) -> bool:
@@ -80,7 +89,7 @@ def database(postgres_admin: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def played(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """Seven federations of the same four institutions, at the same time."""
+    """Eight federations of the same four institutions, at the same time."""
     folder: Path = tmp_path_factory.mktemp("rounds")
     with running_chain(folder) as rpc_url:
         chain = Chain.connect(rpc_url, load(LOCAL_CHAIN_ID))
@@ -88,8 +97,10 @@ def played(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with serving(settings), process(settings, BACKGROUND), gathered(settings, chain, folder, silence) as gathering:
             ids = {}
             for name in NAMES:
-                rounds = {"training": None} if name == "statistic" else {"training": {**TRAINING, "rounds": 1 if name == "below" else 2}}
-                ids[name] = gathering.found(name, stage_s=60 if name in ("whole", "statistic") else STAGE_S, **rounds)
+                changes = CONVERGING if name == "converging" else {"rounds": 1 if name == "below" else 2}
+                training = None if name == "statistic" else {**TRAINING, **changes}
+                stage_s = 60 if name in ("whole", "statistic", "converging") else STAGE_S
+                ids[name] = gathering.found(name, stage_s=stage_s, training=training)
             ended = gathering.play(*ids.values())
             found = {name: ended[federation] for name, federation in ids.items()}
             yield Played(gathering, found, {name: gathering.founder.rounds(federation) for name, federation in ids.items()})
@@ -138,6 +149,30 @@ def test_metrics_are_of_the_sum(played: Played) -> None:
         {"version": 1, "loss": "0.250000", "weight": 150 + 50 + 150},
         {"version": 1, "loss": "0.250000", "weight": 150 + 100 + 50 + 150},
     )
+
+
+def test_a_strategys_state_stands_beside_the_model_and_training_ends_when_it_has_converged(played: Played) -> None:
+    """Members who have the sums compute models, states and the end again, to the last bit."""
+    federation, records, founder = played.federations["converging"], played.rounds["converging"], played.gathering.founder
+    assert (federation.state, federation.round, federation.rounds_total) == ("finished", 2, 5)
+    assert federation.reason == "converged after round 2: no improvement of the loss on held-out rows (patience 1)"
+    config = federation.config
+    assert config.training is not None
+    assert config.training.stopping is not None
+    state, tensors = initial_state(config.training), {"0.weight": START[None, :2].astype("f4"), "0.bias": START[2:].astype("f4")}
+    for record in records:
+        base = np.concatenate([tensors[name].ravel() for name in ("0.weight", "0.bias")]).astype(np.float64)
+        total = sum((pull_vector(config, base, number) for number in range(4)), np.zeros(config.length, dtype=np.uint32))
+        step = server_step(config, tensors, state, total)
+        assert (vector_record(total), step.metrics) == (record.aggregate, record.metrics)
+        state, tensors = step.state, step.tensors
+    assert founder.server_state(federation.id) == state
+    np.testing.assert_array_equal(weights_in(founder.model(federation.id)), np.concatenate([tensors[name].ravel() for name in SPEC.shapes]))
+    assert [record.metrics["holdout_loss"] for record in records if record.metrics is not None] == ["0.375000"] * 2
+    for client, name in ((played.gathering.stranger, "converging"), (founder, "whole")):
+        with pytest.raises(ServiceError) as refused:
+            client.server_state(played.federations[name].id)
+        assert refused.value.status == 404
 
 
 def test_an_attempt_below_the_threshold_is_given_up_with_a_reason_and_tried_again(played: Played) -> None:

@@ -20,13 +20,14 @@ from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.membership import fetch_model, fetch_result
 from rexis.agent.federation.registry import Registry
+from rexis.agent.federation.site_states import SiteStates
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
 from rexis.cli.command import app
 from rexis.cli.home import Profile, journal_path, write_private, write_profile
 from rexis.client.aggregator import AggregatorClient
-from rexis.encoding import to_hex
+from rexis.encoding import from_hex, sha256, to_hex
 from rexis.errors import ServiceError, UnavailableError
 from rexis.protocol.federation_config import FederationConfig
 from services.foundation.settings import ServiceSettings
@@ -177,9 +178,17 @@ def test_a_statistic_then_two_models_that_it_scales_at_the_same_time(network: Ne
 
     scaled = {"standardisation": to_hex(statistic), "stage_s": LONG_STAGE_S, "rounds": 2}
     network_spec = {"version": 1, "family": "mlp", "config": {"inputs": 2, "hidden": [4], "outputs": 1, "activation": "relu"}}
+    momentum = {"name": "fedavgm", "learning_rate": "1", "momentum": "0.5"}
+    # Every part at once: control variates in the server's state, a last layer that stays at each hospital, rows that are held back.
+    parts = {
+        "strategy": {"name": "scaffold", "learning_rate": "1"},
+        "personal": ["2."],
+        # The smallest hospital keeps the ten rows that its policy asks for.
+        "stopping": {"holdout": "0.1", "patience": 9, "improvement": "0"},
+    }
     both = [
-        network.found(config_of(network.hospitals, "training", name="line", **scaled), seed=None),
-        network.found(config_of(network.hospitals, "training", name="network", model=network_spec, **scaled), seed=5),
+        network.found(config_of(network.hospitals, "training", name="line", strategy=momentum, optimizer="adam", **scaled), seed=None),
+        network.found(config_of(network.hospitals, "training", name="network", model=network_spec, **parts, **scaled), seed=5),
     ]
     for federation in both:
         for hospital in network.hospitals:
@@ -190,11 +199,13 @@ def test_a_statistic_then_two_models_that_it_scales_at_the_same_time(network: Ne
         assert first.metrics is not None
         assert last.metrics is not None
         assert float(last.metrics["loss"]) < float(first.metrics["loss"])
+        assert sha256(network.founder.server_state(federation)) == from_hex(last.metrics["state"], 32)
     # The sums are opened and the rounds are over: nothing is left to open them again.
     for hospital in network.hospitals:
         hospital.restart()
         hospital.poll()
         assert hospital.records.unended() == []
+        assert SiteStates(hospital.journal).undecided(both[1]) == []
 
 
 def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -57,6 +57,22 @@ def test_what_follows_from_the_rest_may_be_left_out(tmp_path: Path) -> None:
     assert written_out.config.digest == config.digest
 
 
+def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {
+        "model": NETWORK,
+        "optimizer": "adam",
+        "strategy": {"name": "fedadam", "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3},
+        "personal": ["2.", "0.bias"],
+        "stopping": {"holdout": 0.2, "patience": 3, "improvement": 0.001},
+    }
+    plan = read(tmp_path, {**SPEC, "training": {**SPEC["training"], **parts}}).config.training
+    assert plan is not None
+    document = plan.document()
+    assert document["strategy"] == {"name": "fedadam", "learning_rate": "0.1", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"}
+    assert document["stopping"] == {"holdout": "0.2", "patience": 3, "improvement": "0.001"}
+    assert (document["optimizer"], document["personal"], list(plan.shared)) == ("adam", ["0.bias", "2."], ["0.weight"])
+
+
 def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     text = yaml.safe_dump(SPEC).replace("'", "")
@@ -88,6 +104,9 @@ def test_the_first_model_is_a_function_of_its_seed_and_its_record_is_that_of_the
         ({"colour": "blue"}, MalformedMessageError, "exactly the fields"),
         ({"members": "all"}, MalformedMessageError, "exactly the fields"),
         ({"training": {**SPEC["training"], "learning_rate": "fast"}}, MalformedMessageError, "learning_rate"),
+        ({"training": {**SPEC["training"], "strategy": {"name": "fedavgm", "learning_rate": 1}}}, MalformedMessageError, "momentum"),
+        ({"training": {**SPEC["training"], "stopping": "soon"}}, MalformedMessageError, "stopping"),
+        ({"training": {**SPEC["training"], "personal": [0]}}, MalformedMessageError, "personal"),
     ],
 )
 def test_a_file_that_says_something_unsafe_or_unknown_is_refused(

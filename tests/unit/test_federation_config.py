@@ -343,6 +343,14 @@ def test_a_part_out_of_bounds_is_refused(part: str, value: Any) -> None:
         TrainingPlan.parse({**CONFIG["training"], part: value})
 
 
+@pytest.mark.parametrize("part", ["optimizer", "personal", "stopping", "strategy"])
+def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) -> None:
+    beside = {"name": "scaffold", "learning_rate": "1"} if part == "strategy" else PARTS[part]
+    training = {**CONFIG["training"], "privacy": PARTS["privacy"], part: beside}
+    with pytest.raises(MalformedMessageError, match="guarantee does not cover"):
+        FederationConfig.parse({**CONFIG, "protection": "secagg+dp", "training": training})
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -68,6 +68,30 @@ def test_the_proximal_term_holds_the_update_back_and_not_the_first_step() -> Non
     assert update(30, 1.0).norm() < 0.8 * update(30, 0.0).norm()
 
 
+def test_adam_is_torchs_and_begins_anew_in_every_round() -> None:
+    model, reference = build(LOGISTIC, seed=0), build(LOGISTIC, seed=0)
+    for _ in range(2):
+        optimizer = torch.optim.Adam(reference.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.autograd.backward(classification_loss(reference(X), Y))
+            optimizer.step()
+        train_local(model, X, Y, LocalSteps(3, 0.1, optimizer="adam"), seed=0)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), reference.parameters(), strict=True))
+    with pytest.raises(ValueError, match="adam without momentum"):
+        LocalSteps(1, 0.1, momentum=0.5, optimizer="adam")
+
+
+def test_a_correction_moves_every_step_by_the_same() -> None:
+    """A weight that meets inputs of zero has no gradient of its own; nor has a bias of zero under balanced labels."""
+    model, correction = build(LOGISTIC, seed=0), torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, 0.25, 0.0])
+    with torch.no_grad():
+        model[0].bias.zero_()
+    steps = LocalSteps(5, 0.1)
+    update = train_local(model, torch.zeros(4, 6), torch.tensor([0, 1, 0, 1]), steps, seed=0, correction=correction)
+    torch.testing.assert_close(update.delta, -0.5 * correction, rtol=0, atol=1e-6)
+
+
 def test_a_site_with_one_class_trains() -> None:
     update = train_local(build(LOGISTIC, seed=1), X, torch.ones(40, dtype=torch.int64), LocalSteps(5, 0.5), seed=0)
     assert torch.isfinite(update.delta).all()

@@ -1,12 +1,15 @@
 """The one vector that an institution masks in a round: the update of a model, or the moments of a statistic, from its own rows."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rexis.agent.federation.site_states import SiteState
 from rexis.agent.table import Table
 from rexis.encoding import domain_tag, sha256
 from rexis.errors import DigestMismatchError, PrivacyError
@@ -17,9 +20,13 @@ from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, encode_moments, encode_update
+from rexis.secagg.payloads import Holdout, Moments, encode_moments, encode_update, sent_variate
+from rexis.secagg.server_steps import unflatten
+from rexis.training.strategies import variate_change
 
 MODEL_DTYPE = "f32"
+
+Tensors = Mapping[str, NDArray[np.float32]]
 
 
 def model_file_spec(plan: TrainingPlan) -> FileSpec:
@@ -61,15 +68,37 @@ def load_training() -> None:
     import_module("rexis.models.builders")
 
 
-def training_vector(config: FederationConfig, manifest: Manifest, model: dict[str, NDArray[np.float32]], rows: Features) -> RingVector:
-    """Some steps of SGD from the global model, encoded; the same whenever it is computed.
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """What a site makes in a round of training: the vector that it masks, and the state that it goes on from if the vector counts."""
+
+    vector: RingVector
+    state: SiteState
+
+
+def training_vector(config: FederationConfig, manifest: Manifest, model: Tensors, rows: Features) -> RingVector:
+    """The vector of `local_contribution` for a plan of which nothing stays at the site, u32 [length]."""
+    return local_contribution(config, manifest, model, rows).vector
+
+
+def local_contribution(
+    config: FederationConfig,
+    manifest: Manifest,
+    model: Tensors,
+    rows: Features,
+    *,
+    held: Features | None = None,
+    state: SiteState | None = None,
+    control: NDArray[np.float64] | None = None,
+) -> Contribution:
+    """Some local steps from the global model, encoded; the same whenever it is computed.
 
     Args:
         model: tensors of the base model by name.
         rows: of this site; one class only is allowed.
-
-    Returns:
-        u32 [length].
+        held: rows that are never trained on; with early stopping, and only then.
+        state: what stays at this site; None before a round counted.
+        control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
 
     Raises:
         PrivacyError: the training diverged; nothing may be sent. The message has no number of this site in it.
@@ -78,17 +107,39 @@ def training_vector(config: FederationConfig, manifest: Manifest, model: dict[st
     import torch
 
     from rexis.models.builders import build
-    from rexis.training.local import LocalSteps, train_local
+    from rexis.training.local import LocalSteps, classification_loss, train_local
 
     plan = config.training
     if plan is None:
         raise ValueError("expected a federation for training, got one for a statistic")
+    before = state or SiteState.initial(plan, model)
     module = build(plan.model, seed=0)
-    module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in model.items()})
-    steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal))
+    module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in {**model, **before.personal}.items()})
+    holdout = None
+    if held is not None:
+        with torch.no_grad():
+            margins = module(torch.from_numpy(held.inputs.astype(np.float32)))
+            holdout = Holdout(len(held.labels), classification_loss(margins, torch.from_numpy(held.labels)).item())
+    steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal), optimizer=plan.optimizer)
+    drift = None if control is None or before.variate is None else control - before.variate
+    correction = None if drift is None else torch.from_numpy(_whole(plan, unflatten(plan, drift)))
     inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
-    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest))
-    return _encoded(lambda: encode_update(config, update.delta.double().numpy(), examples=update.examples, loss=update.loss))
+    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction)
+    delta = _shared(plan, update.delta.double().numpy())
+    change = None
+    if control is not None:
+        change = variate_change(control, delta, steps=plan.steps, learning_rate=float(plan.learning_rate))
+    personal = {name: tensor.numpy() for name, tensor in module.state_dict().items() if name in before.personal}
+
+    def encode() -> RingVector:
+        if not all(np.isfinite(tensor).all() for tensor in personal.values()):
+            raise ValueError("expected finite personal tensors")
+        return encode_update(config, delta, examples=update.examples, loss=update.loss, variate=change, holdout=holdout)
+
+    vector, variate = _encoded(encode), before.variate
+    if variate is not None:
+        variate = variate + sent_variate(config, vector, examples=update.examples)
+    return Contribution(vector, SiteState(personal, variate))
 
 
 def moments_vector(config: FederationConfig, rows: Features) -> RingVector:
@@ -98,6 +149,19 @@ def moments_vector(config: FederationConfig, rows: Features) -> RingVector:
         PrivacyError: they do not fit; nothing may be sent.
     """
     return _encoded(lambda: encode_moments(config, rows.inputs))
+
+
+def _whole(plan: TrainingPlan, shared: Tensors) -> NDArray[np.float32]:
+    """Tensors that are averaged as a vector over all of the model's parameters, zero where they are personal."""
+    shapes = plan.model.shapes.items()
+    return np.concatenate([shared[name].ravel() if name in shared else np.zeros(shape, np.float32).ravel() for name, shape in shapes])
+
+
+def _shared(plan: TrainingPlan, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The entries of a vector over all of the model's parameters that are averaged, f64 [parameters]."""
+    mask = np.concatenate([np.full(math.prod(shape), name in plan.shared) for name, shape in plan.model.shapes.items()])
+    shared: NDArray[np.float64] = vector[mask]
+    return shared
 
 
 def _batch_seed(manifest: Manifest) -> int:

@@ -12,9 +12,9 @@ from time import monotonic, time
 
 from rexis.agent.duty import Event, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
-from rexis.agent.federation.contribution import load_training, moments_vector, prepare_rows, read_model, training_vector
+from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.holding import Holding, check_root
-from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.local_rounds import LocalRounds
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
@@ -26,12 +26,10 @@ from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import create_upload, upload_file
 from rexis.commitments.positional_tree import SALT_BYTES
 from rexis.errors import RexisError, ServiceError, UnavailableError, UnexpectedMessageError
-from rexis.models.features import Features
 from rexis.protocol.federation_rounds import update_commitment
 from rexis.protocol.manifest import SLACK_S, Manifest
 from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
 from rexis.secagg import Participant
-from rexis.secagg.masks import RingVector
 from rexis.secagg.participant_state import Phase
 from rexis.secagg.payloads import vector_record
 from rexis.secagg.terms import RoundTerms
@@ -82,7 +80,7 @@ class FederationDuty:
         self._report = report
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
-        self._rows: dict[bytes, Features] = {}
+        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
         load_training()
@@ -140,7 +138,7 @@ class FederationDuty:
 
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
-        self._holding(member)
+        self.rounds.check(member, manifest, self._holding(member).table)
         if member.config.statistics is not None:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
@@ -207,8 +205,7 @@ class FederationDuty:
         """Compute the round's vector once, commit to it, and hand the commitment in."""
         vector = self.records.vector(member.config, stored.manifest)
         if vector is None:
-            vector = self._vector(member, stored.manifest)
-            self.records.keep_vector(stored.manifest, vector)
+            vector = self.rounds.compute(member, stored.manifest, self._holding(member).table)
         salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
         arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
         deployment = self.registry.chain.deployment
@@ -226,21 +223,6 @@ class FederationDuty:
             # A node that is behind refuses what it takes a moment later, and a commitment that is there already is refused as well.
             if error.problem.get("type") != REVERTED:
                 raise
-
-    def _vector(self, member: Membership, manifest: Manifest) -> RingVector:
-        rows, config = self._prepared(member), member.config
-        if config.training is None:
-            return moments_vector(config, rows)
-        model = read_model(config.training, self._aggregator.model(manifest.federation), manifest.base_model)
-        return training_vector(config, manifest, model, rows)
-
-    def _prepared(self, member: Membership) -> Features:
-        """This site's rows as the federation's features; the same in every round."""
-        if member.federation not in self._rows:
-            statistic = standardisation(self.records, member.config)
-            moments = None if statistic is None else checked_result(self.records, self.registry, self._aggregator, statistic)
-            self._rows[member.federation] = prepare_rows(member.config, self._holding(member).table, moments)
-        return self._rows[member.federation]
 
     def _holding(self, member: Membership) -> Holding:
         dataset = member.config.dataset(self._signer.address)
@@ -281,6 +263,8 @@ class FederationDuty:
         """Destroy what attempts that are over left behind; the chain says that they are, or their deadlines long ago."""
         left = [stored for stored in self.records.unended() if (stored.federation, stored.round, stored.attempt) not in running]
         seen = {federation: self.registry.federation(federation) for federation in {stored.federation for stored in left}}
+        for federation, now in seen.items():
+            self.rounds.settle(federation, now)
         for stored in left:
             now = seen[stored.federation]
             # Of an earlier attempt that says nothing while a later one runs: the round's vector is still needed.
@@ -292,8 +276,6 @@ class FederationDuty:
             if stored.is_open or round_is_over:
                 self.records.end(stored, round_is_over=round_is_over)
             self._committed_at.pop(stored.ctx, None)
-            if now.status is Status.CLOSED:
-                self._rows.pop(stored.federation, None)
 
 
 def _detail(manifest: Manifest) -> dict[str, int]:

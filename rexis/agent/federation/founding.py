@@ -2,8 +2,15 @@
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
 founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
-safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
-more says what the first model is:
+safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. A training
+plan may have parts that change how it runs:
+
+    optimizer: adam
+    strategy: {name: fedadam, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 0.001}
+    personal: ["2."]                                          # tensors whose names begin so stay at each site
+    stopping: {holdout: 0.2, patience: 3, improvement: 0.001}
+
+One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
     initial: zeros              # logistic regression only: layers of zeros have no gradient
@@ -43,6 +50,8 @@ NOT_FOUND = 404
 ADDRESS_BYTES = 20
 ZEROS = "zeros"
 _DECIMALS = ("learning_rate", "proximal", "clipping_norm")
+# Parts of a training plan whose numbers are decimals, but for these.
+_PARTS, _NO_DECIMALS = ("strategy", "stopping"), ("name", "patience")
 
 
 class FederationPlan:
@@ -163,8 +172,18 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)
-        filled["training"] = plan | {name: _decimal_text(plan[name]) for name in _DECIMALS if name in plan}
+        plan = _with_decimal_texts(plan, _DECIMALS)
+        for part in _PARTS:
+            if isinstance(plan.get(part), Mapping):
+                plan[part] = _with_decimal_texts(plan[part], tuple(name for name in plan[part] if name not in _NO_DECIMALS))
+        if isinstance(plan.get("personal"), list) and all(isinstance(prefix, str) for prefix in plan["personal"]):
+            plan["personal"] = sorted(plan["personal"])
+        filled["training"] = plan
     return filled
+
+
+def _with_decimal_texts(members: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {**members, **{name: _decimal_text(members[name]) for name in names if name in members}}
 
 
 def _hex_text(value: Any, size: int) -> Any:

@@ -11,6 +11,7 @@ A row is changed only from what was read: of two agents on one journal the secon
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -276,11 +277,16 @@ class FederationRecords:
         writable = bytearray(data)
         return np.frombuffer(writable, np.dtype("<u4")) if config.ring_bits == 32 else np.frombuffer(writable, np.dtype("<u8"))
 
-    def keep_vector(self, manifest: Manifest, vector: RingVector) -> None:
-        """Store the round's vector; the first one counts."""
+    def keep_vector(
+        self, manifest: Manifest, vector: RingVector, *, alongside: Callable[[sqlite3.Connection], None] = lambda _connection: None
+    ) -> None:
+        """Store the round's vector, and `alongside` in the same transaction what belongs to it; the first one counts."""
         sealed = self.journal.sealer.seal(vector.tobytes(), _vector_place(manifest))
         with self.journal.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO round_vector VALUES (?, ?, ?)", (manifest.federation, manifest.round, sealed))
+            key = (manifest.federation, manifest.round)
+            added = connection.execute("INSERT OR IGNORE INTO round_vector VALUES (?, ?, ?)", (*key, sealed))
+            if added.rowcount:
+                alongside(connection)
 
     def commitment(self, ctx: bytes) -> Commitment | None:
         """What was committed to in an attempt, or None."""

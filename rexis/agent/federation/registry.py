@@ -1,5 +1,6 @@
 """The chain's word on federations and grants, read from the institution's own node; the aggregator is asked for none of it."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -16,6 +17,9 @@ from rexis.secagg.survivors import FixedSurvivors
 
 # Blocks before the one that an attempt was first seen in: a reorganisation may have put its events there since.
 REORGANISED_BLOCKS = 64
+# Most blocks of one question for events that may be old.
+BLOCKS_AT_ONCE = 10_000
+_ROUND_FINALISED = keccak256(b"RoundFinalised(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,uint32,uint64,address[])")
 _SURVIVORS_FIXED = keccak256(b"SurvivorsFixed(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,address[],address[])")
 # Every node has its own words around it.
 REVERTED = "revert"
@@ -147,6 +151,45 @@ class Registry:
                     raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
                 return FixedSurvivors(seen.survivors_hash, decoded[1]["maskedRecord"])
         raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+
+    def metrics_digests(self, federation: bytes, rounds: Collection[int]) -> dict[int, bytes]:
+        """Digests of the metrics of rounds that are final, 32 bytes by round.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        return {number: bytes(given["metrics"]) for number, given in self._events(_ROUND_FINALISED, federation, rounds).items()}
+
+    def survivors(self, federation: bytes, round_number: int) -> tuple[str, ...]:
+        """Checksum addresses of those whose updates are in the sum of a round that is final; the contract fixes them once a round.
+
+        Raises:
+            UnavailableError: the node does not have the event yet.
+        """
+        given = self._events(_SURVIVORS_FIXED, federation, [round_number])[round_number]
+        return tuple(map(checksum_address, given["survivors"]))
+
+    def _events(self, event: bytes, federation: bytes, rounds: Collection[int]) -> dict[int, Mapping[str, Any]]:
+        """One event of each of these rounds, looked for from the latest block back: nodes answer for bounded ranges of blocks only."""
+        start, last = self.chain.deployment.start_block, self.block_number()
+        found: dict[int, Mapping[str, Any]] = {}
+        while (missing := sorted(set(rounds) - set(found))) and last >= start:
+            first = max(start, last - BLOCKS_AT_ONCE + 1)
+            asked = {
+                "address": self.address,
+                "topics": [to_hex(event), to_hex(federation), [to_hex(number.to_bytes(32, "big")) for number in missing]],
+                "fromBlock": hex(first),
+                "toBlock": hex(last),
+            }
+            for log in self._ask("eth_getLogs", asked):
+                topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+                decoded = decode_event("FederationRegistry", topics, data)
+                if decoded is not None:
+                    found[decoded[1]["round"]] = decoded[1]
+            last = first - 1
+        if missing:
+            raise UnavailableError(f"the chain has finished round {missing[0]}, and this node does not show its events yet")
+        return found
 
     def _call(self, contract: str, function: str, *arguments: Any) -> Any:
         entry = next(entry for entry in artifact(contract).abi if entry["type"] == "function" and entry["name"] == function)

@@ -47,7 +47,7 @@ class SitePolicy:
             raise PolicyError(f"rule of this site on purposes: expected DUO permission {allowed}, the federation has {config.purpose}")
         plan = config.training
         for rule, most, asked in (
-            ("parameters", self.parameters, 0 if plan is None else plan.parameters),
+            ("parameters", self.parameters, 0 if plan is None else plan.trained),
             ("local steps", self.steps, 0 if plan is None else plan.steps),
         ):
             if asked > most:

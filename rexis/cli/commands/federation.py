@@ -76,15 +76,16 @@ def federation_status(federation: FederationId, aggregator: Aggregator = None, a
 def federation_model(
     federation: FederationId,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write (safetensors).", dir_okay=False)],
+    own: Annotated[bool, typer.Option("--own", help="Put in the personal tensors that stayed here, from the journal.")] = False,
     aggregator: Aggregator = None,
     chain: Chain = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download the present global model; its record is compared with the chain."""
+    """Download the present global model; its record, and that training may have ended, are compared with the chain."""
     with failures(as_json):
         from rexis.cli.federation import download_model
 
-        download_model(federation, output, aggregator=aggregator, chain=chain, as_json=as_json)
+        download_model(federation, output, own=own, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
 @app.command("result")

@@ -1,0 +1,140 @@
+"""A site's computation in the rounds of its federations: which rows, from which state, and what of it is kept here."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from rexis.agent.federation.contribution import local_contribution, model_file_spec, moments_vector, prepare_rows, read_model
+from rexis.agent.federation.final_rounds import FinalRounds
+from rexis.agent.federation.holdout import hold_back, holdout_key
+from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.records import FederationRecords, Membership
+from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
+from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.site_states import SiteState, SiteStates
+from rexis.agent.table import Table
+from rexis.client.aggregator import AggregatorClient
+from rexis.errors import UnexpectedMessageError
+from rexis.models.features import Features
+from rexis.protocol.batch import write_file
+from rexis.protocol.federation_plans import TrainingPlan
+from rexis.protocol.manifest import Manifest
+from rexis.secagg.masks import RingVector
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    trained: Features
+    held: Features | None
+
+
+class LocalRounds:
+    """Makes the vectors of one institution's rounds, and keeps what stays at the site.
+
+    Args:
+        me: checksum address of the institution.
+        policy: of this site.
+    """
+
+    def __init__(self, records: FederationRecords, registry: Registry, aggregator: AggregatorClient, me: str, policy: SitePolicy) -> None:
+        self.final = FinalRounds(registry, aggregator)
+        self.states = SiteStates(records.journal)
+        self._records, self._registry, self._aggregator = records, registry, aggregator
+        self._me, self._policy = me, policy
+        self._rows: dict[bytes, _Rows] = {}
+
+    def check(self, member: Membership, manifest: Manifest, table: Table) -> None:
+        """What must hold before the first message of an attempt.
+
+        Raises:
+            PolicyError: fewer rows are left to train on than this site's policy asks for.
+            UnexpectedMessageError: training has converged before this round. Others as `FinalRounds.metrics`.
+        """
+        if member.federation not in self._rows:
+            self._split(member, table)
+        self.final.check_goes_on(member.federation, member.config, manifest.round)
+
+    def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
+        """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
+
+        Raises:
+            PrivacyError: it can not be encoded, or too few rows.
+            RexisError: the aggregator shows something else than stands on chain, or does not answer.
+        """
+        rows, config = self._prepared(member, table), member.config
+        if config.training is None:
+            vector = moments_vector(config, rows.trained)
+            self._records.keep_vector(manifest, vector)
+            return vector
+        plan = config.training
+        model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
+        self._decide(member.federation, before=manifest.round)
+        state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
+        control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
+        made = local_contribution(config, manifest, model, rows.trained, held=rows.held, state=state, control=control)
+        self._keep(manifest, made.vector, plan, made.state)
+        return made.vector
+
+    def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
+        """A global model file with this site's personal tensors in the place of the founder's.
+
+        Args:
+            content, record: of the global model, compared with the chain.
+
+        Raises:
+            UnexpectedMessageError: this journal did not join the federation.
+            UnavailableError: the node does not answer, or does not have the events yet.
+        """
+        if self._records.membership(federation) is None:
+            raise UnexpectedMessageError("this institution did not join the federation with this journal: nothing of the model stayed here")
+        model, stream = read_model(plan, content, record), BytesIO()
+        self._decide(federation, before=self._registry.federation(federation).round)
+        state = self.states.current(federation, plan) or SiteState.initial(plan, model)
+        write_file(stream, model_file_spec(plan), {**model, **state.personal})
+        return stream.getvalue()
+
+    def settle(self, federation: bytes, seen: RegisteredFederation) -> None:
+        """Take over the states of rounds that are final, and destroy those of rounds that never will be.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        self._decide(federation, before=seen.round)
+        if seen.status is Status.CLOSED:
+            for number in self.states.undecided(federation):
+                self.states.decide(federation, number, counts=False)
+            self._rows.pop(federation, None)
+
+    def _decide(self, federation: bytes, *, before: int) -> None:
+        """Rounds before the one that runs, or runs next, are final; a state of one counts if this site's vector is in its sum."""
+        for number in self.states.undecided(federation):
+            if number < before:
+                self.states.decide(federation, number, counts=self._me in self._registry.survivors(federation, number))
+
+    def _keep(self, manifest: Manifest, vector: RingVector, plan: TrainingPlan, state: SiteState) -> None:
+        content = state.to_bytes(plan)
+        self._records.keep_vector(
+            manifest,
+            vector,
+            alongside=lambda connection: self.states.keep(connection, manifest.federation, manifest.round, content) if content else None,
+        )
+
+    def _prepared(self, member: Membership, table: Table) -> _Rows:
+        """This site's rows as the federation's features; the same in every round."""
+        if member.federation not in self._rows:
+            config = member.config
+            statistic = standardisation(self._records, config)
+            moments = None if statistic is None else checked_result(self._records, self._registry, self._aggregator, statistic)
+            trained, held = self._split(member, table)
+            self._rows[member.federation] = _Rows(
+                prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)
+            )
+        return self._rows[member.federation]
+
+    def _split(self, member: Membership, table: Table) -> tuple[Table, Table | None]:
+        """The rows to train on, and those that early stopping holds back."""
+        plan = member.config.training
+        if plan is None or plan.stopping is None:
+            return table, None
+        trained, held = hold_back(table, plan.stopping.holdout, holdout_key(self._records.journal.sealer, member.content_root))
+        self._policy.check_examples(len(trained.rows))
+        return trained, held

@@ -8,11 +8,11 @@ Unit: one record added or removed. If a patient has several records, they are cl
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dp_accounting import dp_event
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
-from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
+from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant, compute_epsilon
 
 from rexis.dp.skellam import renyi_divergence
 
@@ -98,10 +98,22 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
     return _skellam_epsilon(skellam, delta) if skellam else _loss_epsilon(others, delta)
 
 
+def divergence_epsilon(event: GaussianEvent, delta: float) -> float:
+    """ε of one event at δ by its Rényi divergence (Mironov, CSF 2017): never below `epsilon`, and computed at once however large it is."""
+    accountant = RdpAccountant()
+    accountant.compose(_dp_event(event))
+    return float(accountant.get_epsilon(delta))
+
+
 def _loss_epsilon(events: Iterable[GaussianEvent | LaplaceEvent], delta: float) -> float:
-    accountant = PLDAccountant()
+    # Equal releases together: composing them one by one takes time for each.
+    counts: dict[GaussianEvent | LaplaceEvent, int] = {}
     for event in events:
-        accountant.compose(_dp_event(event))
+        single = replace(event, count=1)
+        counts[single] = counts.get(single, 0) + event.count
+    accountant = PLDAccountant()
+    for single, count in counts.items():
+        accountant.compose(_dp_event(replace(single, count=count)))
     return float(accountant.get_epsilon(delta))
 
 

@@ -197,9 +197,31 @@ class FederationConfig:
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
         if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
             raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
+        self._check_privacy()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
         if unbuilt:
             raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
+
+    def _check_privacy(self) -> None:
+        """What would leave a site beside its noisy update, or with less noise than is accounted for."""
+        plan = self.training
+        if plan is None or plan.privacy is None:
+            return
+        skellam = plan.privacy.mechanism == "skellam"
+        clashes = {
+            "scaffold, whose control variates have no noise": plan.strategy.name == "scaffold",
+            "stopping, whose losses have no noise": plan.stopping is not None,
+            "personal tensors, which are not built for it": bool(plan.personal),
+            "an optimizer other than sgd, which is not built for it": plan.optimizer != "sgd",
+            "groups, which have less noise than the sum over all (skellam)": skellam and self.groups is not None,
+            "collusion_bound 0: a member knows its own noise (skellam)": skellam and self.collusion_bound < 1,
+            "batch_size null: dp-sgd divides by it, and a site's own number of patients is a secret": not skellam
+            and plan.batch_size is None,
+            "min_survivors of no more than collusion_bound: nobody's noise would be left": self.min_survivors <= self.collusion_bound,
+        }
+        found = [reason for reason, is_so in clashes.items() if is_so]
+        if found:
+            raise MalformedMessageError(f"privacy does not go with {'; '.join(found)}")
 
     def _unbuilt(self) -> dict[str, bool]:
         plan = self.training
@@ -215,7 +237,6 @@ class FederationConfig:
                     "an optimizer other than sgd": plan.optimizer != "sgd",
                     "a strategy other than fedavg": plan.strategy.name != "fedavg",
                     "personal": bool(plan.personal),
-                    "privacy": plan.privacy is not None,
                     "stopping": plan.stopping is not None,
                     "ring_bits 16": plan.ring_bits == 16,
                 }

@@ -30,6 +30,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 MAX_PATIENCE = 1000
 MIN_GROUP = 3
+MAX_EPSILON = 50
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ class PrivacyPlan:
     Attributes:
         mechanism: "dp-sgd" clips and noises at each site, with the patient as unit; "skellam" noises the sum, with the institution as unit:
             each site adds its share of integer noise before masking.
-        noise_multiplier: σ by sensitivity: in each local step (dp-sgd) or of the sum of a round (skellam).
-        clipping_norm: largest L2 norm of one patient's gradient; None for skellam, where the plan's own clipping is the sensitivity.
+        noise_multiplier: standard deviation of the noise by the clipping norm: of the summed gradient in each local step (dp-sgd), or of
+            the sum of a round, by the plan's own clipping norm (skellam).
+        clipping_norm: largest L2 norm of one patient's gradient; None for skellam, where the plan's own clipping bounds an update.
         sampling_rate: chance of a patient to be in a local step's batch (Poisson); None for skellam.
         delta: at which ε is measured.
         epsilon: most that the whole federation may cost one patient (dp-sgd) or institution (skellam).
@@ -117,6 +119,8 @@ class PrivacyPlan:
         if delta >= 1:
             raise MalformedMessageError(f"delta: expected a number of (0, 1), got {delta}")
         noise, epsilon = (positive_decimal(name, fields[name]) for name in ("noise_multiplier", "epsilon"))
+        if epsilon > MAX_EPSILON:
+            raise MalformedMessageError(f"epsilon: expected at most {MAX_EPSILON}, which protects nobody already, got {epsilon}")
         return cls(mechanism, noise, clipping_norm, rate, delta, epsilon)
 
     def document(self) -> dict[str, Any]:

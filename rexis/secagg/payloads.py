@@ -16,7 +16,9 @@ from rexis.encoding import canonical_json, sha256
 from rexis.errors import MalformedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
+from rexis.protocol.plan_parts import PrivacyPlan
 from rexis.secagg.masks import RingVector
+from rexis.secagg.privacy import private_encoding, site_variance
 from rexis.secagg.quantization import FixedPoint
 
 # A mean loss beyond this says no more than that the training diverged; the slot has to be bounded.
@@ -30,17 +32,18 @@ class MeanUpdate:
 
     Attributes:
         delta: weighted mean of the clipped updates, f64 [parameters].
-        loss: weighted mean of the sites' losses before their first step.
-        weight: sum of the banded weights.
+        loss: weighted mean of the sites' losses before their first step; None under differential privacy, where no site reports it.
+        weight: sum of the banded weights; under differential privacy the number of sites.
     """
 
     delta: NDArray[np.float64]
-    loss: float
+    loss: float | None
     weight: int
 
     def metrics(self) -> dict[str, Any]:
         """What a round's metrics digest is taken over, with decimals as strings."""
-        return {"version": 1, "loss": f"{self.loss:.6f}", "weight": self.weight}
+        loss = {} if self.loss is None else {"loss": f"{self.loss:.6f}"}
+        return {"version": 1, **loss, "weight": self.weight}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,8 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
         ValueError: the ring has no room for the clipping norm, or for a weight up to the cap times a loss up to `LOSS_CAP`.
     """
     plan = config.training
+    if plan is not None and plan.privacy is not None:
+        return private_encoding(config)
     encoding = FixedPoint(len(config.members), 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
     # Here and not where a vector is made: whether a site can take part must not depend on its loss.
     room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
@@ -111,7 +116,10 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
 
 
 def encode_update(config: FederationConfig, delta: ArrayLike, *, examples: int, loss: float) -> RingVector:
-    """The vector that a site masks in a training round.
+    """The vector that a site masks in a training round; with Skellam noise, another one at every call.
+
+    Under differential privacy neither count nor loss is in it: every site weighs 1. An update that is not finite counts as none there, for
+    a site that stays away because of its data tells something about them.
 
     Args:
         delta: local minus global weights, floats [parameters].
@@ -127,6 +135,8 @@ def encode_update(config: FederationConfig, delta: ArrayLike, *, examples: int, 
     plan, update = _training(config), np.asarray(delta, dtype=np.float64)
     if update.shape != (plan.parameters,) or not math.isfinite(loss) or loss < 0:
         raise ValueError(f"expected an update of {plan.parameters} parameters and a finite loss, got shape {update.shape} and loss {loss}")
+    if plan.privacy is not None:
+        return _private_update(config, plan.privacy, update)
     encoding, weight = update_encoding(config), plan.weight(examples)
     steps = round(min(loss, LOSS_CAP) * LOSS_STEPS) * weight
     parameters = encoding.encode(update, weight=weight / plan.weight_cap)
@@ -144,9 +154,24 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     if total.shape != (config.length,):
         raise ValueError(f"expected a sum of {config.length} entries, got {total.shape}")
     weight, steps = (int(value) for value in encoding.decode_integers(total[plan.parameters :]))
-    if not 0 < weight <= plan.weight_cap * len(config.members) or steps < 0:
+    cap = plan.weight_cap if plan.privacy is None else 1
+    if not 0 < weight <= cap * len(config.members) or steps < 0:
         raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
-    return MeanUpdate(encoding.decode(total[: plan.parameters]) * (plan.weight_cap / weight), steps / LOSS_STEPS / weight, weight)
+    loss = steps / LOSS_STEPS / weight if plan.privacy is None else None
+    return MeanUpdate(encoding.decode(total[: plan.parameters]) * (cap / weight), loss, weight)
+
+
+def _private_update(config: FederationConfig, privacy: PrivacyPlan, update: NDArray[np.float64]) -> RingVector:
+    encoding = update_encoding(config)
+    with np.errstate(over="ignore"):
+        known = update if math.isfinite(float(np.linalg.norm(update))) else np.zeros_like(update)
+    parameters = encoding.encode(known)
+    if privacy.mechanism == "skellam":
+        from rexis.dp.skellam import SkellamNoise
+
+        # Modulo the ring, as every sum here.
+        parameters = parameters + SkellamNoise(site_variance(config)).draw(len(parameters)).astype(parameters.dtype)
+    return np.concatenate([parameters, encoding.encode_integers(np.array([1.0, 0.0]))])
 
 
 def encode_moments(config: FederationConfig, inputs: NDArray[np.float64]) -> RingVector:

@@ -44,6 +44,7 @@ from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import Moments, decode_moments, decode_update
+from rexis.secagg.privacy import declared_micro
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.local import LocalSteps, clip_update, train_local
@@ -123,6 +124,7 @@ class StandIn:
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
         self.lies: dict[str, Callable[[Any], Any]] = {}
+        self.declared: Callable[[FederationConfig, int], int] = declared_micro
 
     def now(self) -> int:
         """The chain's time, which tests move."""
@@ -254,6 +256,7 @@ class StandIn:
             base_model=manifest.base_model,
             aggregate=sha256(total.tobytes()),
             model=model,
+            epsilon_micro=self.declared(kept.config, manifest.round),
         )
         signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
         send(self.chain, AGGREGATOR, "FederationRegistry", "finalise", result.fields(), approvals({AGGREGATOR.address: signature}))
@@ -516,7 +519,7 @@ def config_of(hospitals: Sequence[Hospital], kind: str, **changes: Any) -> dict[
         "training": training if kind == "training" else None,
         "statistics": None if kind == "training" else {"identifier": "moments", "scale_bits": 16},
     }
-    plan = {name: changes.pop(name) for name in list(changes) if name in training}
+    plan = {name: changes.pop(name) for name in list(changes) if name in training or name == "privacy"}
     if plan:
         config["training"] = training | plan
     return config | changes

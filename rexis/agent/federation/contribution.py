@@ -1,12 +1,14 @@
 """The one vector that an institution masks in a round: the update of a model, or the moments of a statistic, from its own rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rexis.agent.federation.private_training import private_update
 from rexis.agent.table import Table
 from rexis.encoding import domain_tag, sha256
 from rexis.errors import DigestMismatchError, PrivacyError
@@ -52,7 +54,7 @@ def prepare_rows(config: FederationConfig, table: Table, moments: Moments | None
         MalformedMessageError: the table lacks a column, or has cells that are no numbers.
     """
     features = config.features.encode(table.columns, table.rows)
-    return features if moments is None else Features(moments.standardise(features.inputs), features.labels)
+    return features if moments is None else replace(features, inputs=moments.standardise(features.inputs))
 
 
 def load_training() -> None:
@@ -62,7 +64,9 @@ def load_training() -> None:
 
 
 def training_vector(config: FederationConfig, manifest: Manifest, model: dict[str, NDArray[np.float32]], rows: Features) -> RingVector:
-    """Some steps of SGD from the global model, encoded; the same whenever it is computed.
+    """Some steps of SGD from the global model, encoded; the same whenever it is computed, but under differential privacy.
+
+    Its noise is drawn anew at every call: what it costs is debited before, and the first vector of a round is kept.
 
     Args:
         model: tensors of the base model by name.
@@ -85,6 +89,9 @@ def training_vector(config: FederationConfig, manifest: Manifest, model: dict[st
         raise ValueError("expected a federation for training, got one for a statistic")
     module = build(plan.model, seed=0)
     module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in model.items()})
+    if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
+        delta = private_update(plan, plan.privacy, module, rows)
+        return _encoded(lambda: encode_update(config, delta, examples=len(rows.labels), loss=0.0))
     steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal))
     inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
     update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest))

@@ -15,6 +15,7 @@ from rexis.agent.federation.admission import admit, check_grant, check_manifest,
 from rexis.agent.federation.contribution import load_training, moments_vector, prepare_rows, read_model, training_vector
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.private_rounds import check_round, debit_round
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
@@ -141,6 +142,7 @@ class FederationDuty:
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self._holding(member)
+        check_round(self.records, self.registry, member, manifest, self.policy)
         if member.config.statistics is not None:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
@@ -232,6 +234,7 @@ class FederationDuty:
         if config.training is None:
             return moments_vector(config, rows)
         model = read_model(config.training, self._aggregator.model(manifest.federation), manifest.base_model)
+        debit_round(self.records.journal, member, manifest, self.policy)
         return training_vector(config, manifest, model, rows)
 
     def _prepared(self, member: Membership) -> Features:

@@ -2,8 +2,8 @@
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
 founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
-safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
-more says what the first model is:
+safe), batch_size, proximal and standardisation, and the protection secagg+dp of a plan with privacy. Numbers may be written as numbers;
+`features` may name a file beside this one. One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
     initial: zeros              # logistic regression only: layers of zeros have no gradient
@@ -34,6 +34,7 @@ from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
+from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
 
 MAX_FILE_BYTES = 4 << 20
@@ -62,10 +63,12 @@ class FederationPlan:
             seed: of the initialisation; None for zeros.
 
         Raises:
-            UnexpectedMessageError: thresholds that are not safe, or zeros for a model that would not learn from them.
+            UnexpectedMessageError: thresholds that are not safe, rounds that cost more privacy than the plan says, or zeros for a model
+                that would not learn from them.
             BelowThresholdError: too few members for the collusion bound.
         """
         thresholds_of(config)
+        check_claim(config)
         self.config = config
         self.initial, self.model = (b"", config.statistic_digest) if config.training is None else _initial_model(config.training, seed)
 
@@ -163,6 +166,9 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)
+        if isinstance(plan.get("privacy"), Mapping):
+            plan["privacy"] = {name: _decimal_text(value) for name, value in plan["privacy"].items()}
+            filled.setdefault("protection", "secagg+dp")
         filled["training"] = plan | {name: _decimal_text(plan[name]) for name in _DECIMALS if name in plan}
     return filled
 

@@ -1,5 +1,6 @@
 """The chain's word on federations and grants, read from the institution's own node; the aggregator is asked for none of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -17,6 +18,7 @@ from rexis.secagg.survivors import FixedSurvivors
 # Blocks before the one that an attempt was first seen in: a reorganisation may have put its events there since.
 REORGANISED_BLOCKS = 64
 _SURVIVORS_FIXED = keccak256(b"SurvivorsFixed(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,address[],address[])")
+_ROUND_FINALISED = keccak256(b"RoundFinalised(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,uint32,uint64,address[])")
 # Every node has its own words around it.
 REVERTED = "revert"
 
@@ -133,20 +135,40 @@ class Registry:
         """
         if seen.status is not Status.FIXED:
             raise UnexpectedMessageError(f"expected survivors that are fixed on chain, the federation is {seen.status.name.lower()} there")
+        for found in self._events(_SURVIVORS_FIXED, federation, seen.round, since):
+            if found["attempt"] == seen.attempt:
+                if found["survivorsHash"] != seen.survivors_hash:
+                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
+                return FixedSurvivors(seen.survivors_hash, found["maskedRecord"])
+        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+
+    def declared_loss(self, federation: bytes, round_number: int, *, since: int) -> int:
+        """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
+
+        Args:
+            federation: id, 32 bytes.
+            since: a block that was the latest before that round was final; 0 if none is known.
+
+        Raises:
+            UnavailableError: the node does not have the event.
+        """
+        for found in self._events(_ROUND_FINALISED, federation, round_number, since):
+            return int(found["epsilonMicro"])
+        raise UnavailableError(f"round {round_number} is final on chain, and this node does not show the event yet")
+
+    def _events(self, topic: bytes, federation: bytes, round_number: int, since: int) -> Iterator[dict[str, Any]]:
+        """Arguments of the events of a round, newest first."""
         asked = {
             "address": self.address,
-            "topics": [to_hex(_SURVIVORS_FIXED), to_hex(federation), to_hex(seen.round.to_bytes(32, "big"))],
+            "topics": [to_hex(topic), to_hex(federation), to_hex(round_number.to_bytes(32, "big"))],
             "fromBlock": hex(max(0, since - REORGANISED_BLOCKS)),
             "toBlock": "latest",
         }
         for log in reversed(self._ask("eth_getLogs", asked)):
-            topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+            topics, data = [bytes.fromhex(each[2:]) for each in log["topics"]], bytes.fromhex(log["data"][2:])
             decoded = decode_event("FederationRegistry", topics, data)
-            if decoded is not None and decoded[1]["attempt"] == seen.attempt:
-                if decoded[1]["survivorsHash"] != seen.survivors_hash:
-                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
-                return FixedSurvivors(seen.survivors_hash, decoded[1]["maskedRecord"])
-        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+            if decoded is not None:
+                yield decoded[1]
 
     def _call(self, contract: str, function: str, *arguments: Any) -> Any:
         entry = next(entry for entry in artifact(contract).abi if entry["type"] == "function" and entry["name"] == function)

@@ -89,9 +89,14 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
     """
     if not 0 < delta < 1:
         raise ValueError(f"expected delta in (0, 1), got {delta}")
-    listed = list(events)
-    skellam = [event for event in listed if isinstance(event, SkellamEvent)]
-    others = [event for event in listed if not isinstance(event, SkellamEvent)]
+    # Equal releases together: composing them one by one takes time for each.
+    counts: dict[Event, int] = {}
+    for event in events:
+        single = replace(event, count=1)
+        counts[single] = counts.get(single, 0) + event.count
+    merged = [replace(single, count=count) for single, count in counts.items()]
+    skellam = [event for event in merged if isinstance(event, SkellamEvent)]
+    others = [event for event in merged if not isinstance(event, SkellamEvent)]
     if skellam and others:
         # Basic composition (Dwork and Roth 2014, theorem 3.16).
         return epsilon(skellam, delta / 2) + epsilon(others, delta / 2)
@@ -100,20 +105,16 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
 
 def divergence_epsilon(event: GaussianEvent, delta: float) -> float:
     """ε of one event at δ by its Rényi divergence (Mironov, CSF 2017): never below `epsilon`, and computed at once however large it is."""
-    accountant = RdpAccountant()
+    # Fractional orders of sampled noise do not always converge.
+    accountant = RdpAccountant(orders=_ORDERS)
     accountant.compose(_dp_event(event))
     return float(accountant.get_epsilon(delta))
 
 
 def _loss_epsilon(events: Iterable[GaussianEvent | LaplaceEvent], delta: float) -> float:
-    # Equal releases together: composing them one by one takes time for each.
-    counts: dict[GaussianEvent | LaplaceEvent, int] = {}
-    for event in events:
-        single = replace(event, count=1)
-        counts[single] = counts.get(single, 0) + event.count
     accountant = PLDAccountant()
-    for single, count in counts.items():
-        accountant.compose(_dp_event(replace(single, count=count)))
+    for event in events:
+        accountant.compose(_dp_event(event))
     return float(accountant.get_epsilon(delta))
 
 

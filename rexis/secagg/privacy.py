@@ -46,7 +46,8 @@ def private_encoding(config: FederationConfig) -> FixedPoint:
     multiplier, honest = float(privacy.noise_multiplier), _honest(config)
     room = members + ROOM_DEVIATIONS * multiplier * math.sqrt(members / honest)
     ring = math.floor(((1 << (config.ring_bits - 1)) - 1) / room)
-    table = math.floor(MAX_DEVIATION * math.sqrt(honest) / multiplier)
+    # Below the table's end by more than rounding.
+    table = math.floor((MAX_DEVIATION - 1) * math.sqrt(honest) / multiplier)
     return FixedPoint(members, clipping_norm, config.ring_bits, min(ring, table))
 
 

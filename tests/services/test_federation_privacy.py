@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rexis.agent.federation.founding import FederationPlan
+from rexis.agent.federation.membership import fetch_model
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import PrivacyCap, SitePolicy
 from rexis.agent.privacy_ledger import PrivacyLedger
@@ -20,7 +21,7 @@ from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.dp.accountant import GaussianEvent, epsilon
 from rexis.encoding import to_hex
-from rexis.errors import PolicyError, PrivacyBudgetExceededError
+from rexis.errors import PolicyError, PrivacyBudgetExceededError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.payloads import decode_update
 from rexis.secagg.privacy import declared_micro, round_event, site_variance
@@ -111,8 +112,8 @@ def test_two_private_rounds_are_debited_declared_and_tell_no_count(stand_in: Sta
     name = f"federation {to_hex(federation)} round"
     for hospital in hospitals:
         assert debited(hospital) == [f"{name} 1", f"{name} 2"]
-        spent = PrivacyLedger(hospital.journal).spent(root_of(hospital), DELTA)
-        assert spent == pytest.approx(epsilon([GaussianEvent(2.0, 0.3, 6)], DELTA))
+    spent = PrivacyLedger(hospitals[0].journal).spent(root_of(hospitals[0]), DELTA)
+    assert spent == pytest.approx(epsilon([GaussianEvent(2.0, 0.3, 6)], DELTA))
     registry = Registry(stand_in.chain)
     assert [registry.declared_loss(federation, number, since=0) for number in (1, 2)] == [declared_micro(kept.config, n) for n in (1, 2)]
 
@@ -123,6 +124,8 @@ def test_aggregators_that_declare_another_loss_get_nothing_more(stand_in: StandI
     stand_in.declared = lambda config, rounds: wrong if wrong == 0 else declared_micro(config, rounds) + wrong
     stand_in.open_round(federation)
     play(stand_in, federation, hospitals)
+    with pytest.raises(UnexpectedMessageError, match="another loss"):
+        fetch_model(Registry(stand_in.chain), hospitals[0].client, federation, stand_in.kept[federation].config)
     stand_in.open_round(federation)
     stand_in.received.clear()
     hospitals[0].poll()
@@ -171,7 +174,7 @@ def test_a_site_with_a_cap_joins_no_federation_that_costs_more_or_has_no_bound(s
 def test_a_crash_between_debit_and_vector_costs_once_and_the_round_keeps_one_vector(
     stand_in: StandIn, hospitals: list[Hospital], rpc_url: str
 ) -> None:
-    federation = joined(stand_in, hospitals, steps=400, privacy={**DP_SGD, "noise_multiplier": "20", "sampling_rate": "0.1"})
+    federation = joined(stand_in, hospitals, steps=250, privacy={**DP_SGD, "noise_multiplier": "20", "sampling_rate": "0.1"})
     stand_in.open_round(federation)
     victim, config = hospitals[0], stand_in.kept[federation].config
     victim.stop()

@@ -71,6 +71,20 @@ def test_what_is_drawn_has_the_distribution(variance: float) -> None:
     assert drawn.var() == pytest.approx(variance, rel=0.05 + 0.2 * (variance < 1))
 
 
+@pytest.mark.parametrize("variance", [2.0, 1e4, float(MAX_DEVIATION**2)])
+def test_each_number_has_its_probability(variance: float) -> None:
+    """From the thresholds that words are compared with; nothing beyond nine deviations is drawn."""
+    noise = SkellamNoise(variance)
+    tail = noise.tail[::-1].astype(np.float64) / 2.0**64
+    probabilities = np.concatenate([[1.0], tail[:-1]]) - tail
+    deviation = math.sqrt(variance)
+    for size in sorted({0, 1, 2, *(round(factor * deviation) for factor in (0.5, 1, 2, 3, 4, 5, 6))}):
+        expected = (2 if size else 1) * ive(size, variance)
+        assert probabilities[size] == pytest.approx(expected, rel=1e-10 if size <= 3 * deviation else 1e-6)
+    assert tail[math.ceil(9.5 * deviation) + 20] == 0
+    assert len(tail) < 10 * deviation + 50
+
+
 def test_the_widest_noise_is_as_wide_as_it_says_and_fresh() -> None:
     widest = SkellamNoise(float(MAX_DEVIATION**2))
     first, second = widest.draw(70_000), widest.draw(70_000)

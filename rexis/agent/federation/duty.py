@@ -209,8 +209,10 @@ class FederationDuty:
         """Compute the round's vector once, commit to it, and hand the commitment in."""
         vector = self.records.vector(member.config, stored.manifest)
         if vector is None:
-            vector = self._vector(member, stored.manifest)
-            self.records.keep_vector(stored.manifest, vector)
+            self.records.keep_vector(stored.manifest, self._vector(member, stored.manifest))
+            # The first one counts: with noise in it, that of another process is another vector.
+            vector = self.records.vector(member.config, stored.manifest)
+            assert vector is not None
         salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
         arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
         deployment = self.registry.chain.deployment

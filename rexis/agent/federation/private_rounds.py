@@ -42,19 +42,34 @@ def check_round(records: FederationRecords, registry: Registry, member: Membersh
         return
     if manifest.round > 1:
         before = manifest.round - 1
-        found = registry.declared_loss(member.federation, before, since=records.since(member.federation, before))
-        expected = declared_micro(member.config, before)
-        # Another version of the accountant may round to the next thousandth.
-        if abs(found - expected) > GRAIN_MICRO:
-            raise UnexpectedMessageError(
-                f"expected a declared privacy loss of {expected} millionths after round {before}, the chain has {found}: the aggregators "
-                "state another loss than the plan costs"
-            )
+        check_declared(registry, member.federation, member.config, before, since=records.since(member.federation, before))
     if policy.privacy is not None:
         from rexis.agent.privacy_ledger import PrivacyLedger
 
         planned = {_release(member.federation, manifest.round): event}
         PrivacyLedger(records.journal).check(member.content_root, planned, policy.privacy)
+
+
+def check_declared(registry: Registry, federation: bytes, config: FederationConfig, round_number: int, *, since: int = 0) -> None:
+    """Compare the privacy loss that stands on chain after a round with what the plan costs; where it claims none, nothing is asked.
+
+    Args:
+        federation: id, 32 bytes.
+        since: a block that was the latest before that round was final.
+
+    Raises:
+        UnexpectedMessageError: the aggregators declared another loss.
+        UnavailableError: this site's node does not have that round's event.
+    """
+    if round_event(config) is None:
+        return
+    found, expected = registry.declared_loss(federation, round_number, since=since), declared_micro(config, round_number)
+    # Another version of the accountant may round to the next thousandth.
+    if abs(found - expected) > GRAIN_MICRO:
+        raise UnexpectedMessageError(
+            f"expected a declared privacy loss of {expected} millionths after round {round_number}, the chain has {found}: the aggregators "
+            "state another loss than the plan costs"
+        )
 
 
 def debit_round(journal: Journal, member: Membership, manifest: Manifest, policy: SitePolicy) -> None:

@@ -29,6 +29,7 @@ ROOM_DEVIATIONS = 10
 # The loss on chain is rounded up to this, so that parties whose numeric libraries differ in the last bits sign the same number.
 GRAIN_MICRO = 1000
 LARGEST_EPSILON = 2.0 * MAX_EPSILON
+MOST_COMPOSED = 1_000_000
 
 
 def private_encoding(config: FederationConfig) -> FixedPoint:
@@ -82,7 +83,7 @@ def round_event(config: FederationConfig) -> "Event | None":
 def declared_epsilon(config: FederationConfig, rounds: int, delta: float | None = None) -> float | None:
     """ε of the first `rounds` rounds at δ, or at the plan's own; None where nothing is claimed: there is no bound.
 
-    Beyond `LARGEST_EPSILON` it is an upper bound that is less tight.
+    Beyond `LARGEST_EPSILON`, or `MOST_COMPOSED` local steps, it is an upper bound that is less tight.
     """
     event = round_event(config)
     if event is None or config.training is None or config.training.privacy is None:
@@ -118,9 +119,11 @@ def check_claim(config: FederationConfig) -> None:
 def _epsilon(event: "Event", delta: float) -> float:
     from rexis.dp.accountant import GaussianEvent, divergence_epsilon, epsilon
 
-    # Loss distributions of absurd plans fill the memory.
-    if isinstance(event, GaussianEvent) and (bound := divergence_epsilon(event, delta)) > LARGEST_EPSILON:
-        return bound
+    # Loss distributions of absurd plans fill the memory, or take hours.
+    if isinstance(event, GaussianEvent):
+        bound = divergence_epsilon(event, delta)
+        if bound > LARGEST_EPSILON or event.count > MOST_COMPOSED:
+            return bound
     return epsilon([event], delta)
 
 

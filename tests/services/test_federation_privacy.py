@@ -32,7 +32,7 @@ COUNTS = (23, 31, 17, 12)
 DELTA = 1e-5
 DP_SGD = {
     "mechanism": "dp-sgd",
-    "noise_multiplier": "2",
+    "noise_multiplier": "8",
     "clipping_norm": "1",
     "sampling_rate": "0.3",
     "delta": "0.00001",
@@ -113,7 +113,7 @@ def test_two_private_rounds_are_debited_declared_and_tell_no_count(stand_in: Sta
     for hospital in hospitals:
         assert debited(hospital) == [f"{name} 1", f"{name} 2"]
     spent = PrivacyLedger(hospitals[0].journal).spent(root_of(hospitals[0]), DELTA)
-    assert spent == pytest.approx(epsilon([GaussianEvent(2.0, 0.3, 6)], DELTA))
+    assert spent == pytest.approx(epsilon([GaussianEvent(8.0, 0.3, 6)], DELTA))
     registry = Registry(stand_in.chain)
     assert [registry.declared_loss(federation, number, since=0) for number in (1, 2)] == [declared_micro(kept.config, n) for n in (1, 2)]
 
@@ -135,7 +135,7 @@ def test_aggregators_that_declare_another_loss_get_nothing_more(stand_in: StandI
 
 def test_a_budget_that_another_release_has_spent_is_refused_in_the_last_round(stand_in: StandIn, hospitals: list[Hospital]) -> None:
     hospital = hospitals[0]
-    event = GaussianEvent(2.0, 0.3, 3)
+    event = GaussianEvent(8.0, 0.3, 3)
     limit(hospital, PrivacyCap(epsilon([event, event], DELTA) * 1.001, DELTA))
     federation = joined(stand_in, hospitals)
     stand_in.open_round(federation)
@@ -160,7 +160,7 @@ def test_a_budget_that_another_release_has_spent_is_refused_in_the_last_round(st
 
 
 def test_a_site_with_a_cap_joins_no_federation_that_costs_more_or_has_no_bound(stand_in: StandIn, hospitals: list[Hospital]) -> None:
-    event = GaussianEvent(2.0, 0.3, 3)
+    event = GaussianEvent(8.0, 0.3, 3)
     limit(hospitals[0], PrivacyCap(epsilon([event, event], DELTA) * 0.99, DELTA))
     with pytest.raises(PrivacyBudgetExceededError, match="does not cover"):
         hospitals[0].join(found(stand_in, hospitals, seed=1))

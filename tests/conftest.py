@@ -15,6 +15,7 @@ LONG_FIRST = (
     "services/test_outbox_tasks.py",
     "services/test_aggregator_rounds.py",
     "services/test_federation_agents.py",
+    "services/test_federation_privacy.py",
     "services/test_relay_load.py",
     "services/test_chain_kills.py",
     "services/test_aggregator_kills.py",

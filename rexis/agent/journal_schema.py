@@ -131,5 +131,19 @@ CREATE TABLE site_state (
 );
 """
 
+# Version 4: what noisy releases about a data set version cost (see `rexis.agent.privacy_ledger`). Public numbers of the plans.
+PRIVACY = """
+CREATE TABLE privacy_release (
+    content_root BLOB NOT NULL,
+    release TEXT NOT NULL,
+    event BLOB NOT NULL,
+    PRIMARY KEY (content_root, release)
+);
+CREATE TRIGGER privacy_release_stays_on_update BEFORE UPDATE ON privacy_release
+BEGIN SELECT RAISE(ABORT, 'what was debited stays debited'); END;
+CREATE TRIGGER privacy_release_stays_on_delete BEFORE DELETE ON privacy_release
+BEGIN SELECT RAISE(ABORT, 'what was debited stays debited'); END;
+"""
+
 # Script n leads from version n to version n + 1. A version that was released never changes.
-SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES)
+SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY)

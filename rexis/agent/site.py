@@ -27,6 +27,8 @@
     minimum_survivors = 3
     collusion_bound = 1
     purposes = ["HMB"]                    # without it the grants on chain decide
+    epsilon = 3.0                         # most that trained models may cost a patient, of all federations together, at
+    delta = 1e-6                          # this probability of more; without both, each federation's own bound, or none
 
 A key that is not known is refused: a rule with a mistyped name would be a rule that nobody keeps.
 """
@@ -39,7 +41,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rexis.agent.execution.query_rules import DEFAULT_BUDGET, QueryRules
-from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.site_policy import PrivacyCap, SitePolicy
 from rexis.client.connection import origin
 from rexis.disclosure.gate import CellRules
 from rexis.errors import ConfigurationError, MalformedMessageError
@@ -202,11 +204,15 @@ def _federations(value: Any) -> SitePolicy:
         "maximum_parameters": "parameters",
         "maximum_steps": "steps",
     }
-    section = _Section("federations", value, {"purposes", *bounds})
+    section = _Section("federations", value, {"purposes", "epsilon", "delta", *bounds})
     default = SitePolicy()
     given = {field: section.integer(key, getattr(default, field), 1, 1 << 40) for key, field in bounds.items()}
     purposes = section.texts("purposes", 16)
-    return SitePolicy(**given, purposes=frozenset(permission(name).number for name in purposes) or None)
+    cap = None
+    if "epsilon" in value or "delta" in value:
+        total, delta = (section.value(name, int | float, 0) for name in ("epsilon", "delta"))
+        cap = PrivacyCap(float(total), float(delta))
+    return SitePolicy(**given, purposes=frozenset(permission(name).number for name in purposes) or None, privacy=cap)
 
 
 class _Section:

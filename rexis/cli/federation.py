@@ -76,7 +76,7 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
             root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
             joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy))
     if as_json and len(joined) > 1:
-        print_json([_document(each) for each in joined])
+        print_json([_document_with_privacy(each) for each in joined])
         return
     for each in joined:
         _print(each, as_json)
@@ -102,7 +102,7 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
     with _session(aggregator) as session:
         found, rounds = session.client.federation(number), session.client.rounds(number)
     if as_json:
-        print_json({**_document(found), "rounds": [_round_document(each) for each in rounds]})
+        print_json({**_document_with_privacy(found), "rounds": [_round_document(each) for each in rounds]})
         return
     _print(found, as_json)
     table = grid("round", "attempt", "state", "survivors", "loss", "model")
@@ -237,6 +237,36 @@ def _document(federation: Federation) -> dict[str, Any]:
     }
 
 
+def _document_with_privacy(federation: Federation) -> dict[str, Any]:
+    return {**_document(federation), "privacy": _privacy(federation)}
+
+
+def _privacy(federation: Federation) -> dict[str, Any] | None:
+    """What taking part costs, since members see every round's model; None if nothing bounds it."""
+    from rexis.secagg.privacy import declared_epsilon
+
+    plan = federation.config.training
+    whole = declared_epsilon(federation.config, federation.config.rounds)
+    if whole is None or plan is None or plan.privacy is None:
+        return None
+    patient = "row" if federation.config.features.patient is None else "patient"
+    return {
+        "mechanism": plan.privacy.mechanism,
+        "unit": "institution" if plan.privacy.mechanism == "skellam" else patient,
+        "epsilon": f"{whole:.4g}",
+        "delta": str(plan.privacy.delta),
+        "standardisation_has_no_bound": plan.standardisation is not None,
+    }
+
+
+def _privacy_line(federation: Federation) -> str:
+    found = _privacy(federation)
+    if found is None:
+        return "no bound: members see every round's sum, and there is no noise in it"
+    line = f"epsilon {found['epsilon']} at delta {found['delta']} for one {found['unit']}, all rounds together ({found['mechanism']})"
+    return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
+
+
 def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
@@ -254,7 +284,7 @@ def _round_document(record: RoundRecord) -> dict[str, Any]:
 
 def _print(federation: Federation, as_json: bool) -> None:
     if as_json:
-        print_json(_document(federation))
+        print_json(_document_with_privacy(federation))
         return
     lines = grid("", "")
     for name, value in (
@@ -265,6 +295,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
         ("model", to_hex(federation.model)),
+        ("privacy", _privacy_line(federation)),
     ):
         lines.add_row(name, Text(value))
     console().print(lines)

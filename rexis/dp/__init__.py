@@ -1,1 +1,1 @@
-"""Differential privacy: noise (`mechanisms`), what it costs (`accountant`), and the ledger that refuses (`budget`)."""
+"""Differential privacy: noise (`mechanisms`, `skellam`), what it costs (`accountant`), and the ledger that refuses (`budget`)."""

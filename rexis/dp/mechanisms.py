@@ -5,11 +5,12 @@ multiple of a power of two near 2^-20 of the noise scale. That closes the known 
 """
 
 import math
-import secrets
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from rexis.dp.randomness import standard_normal, uniform
 
 _GRID_BITS = 20
 
@@ -37,10 +38,7 @@ class GaussianMechanism:
     def release(self, value: ArrayLike) -> NDArray[np.float64]:
         """A noisy copy of a number or array; fresh noise at every call."""
         exact = _finite(value)
-        pairs = _uniform(exact.size + exact.size % 2).reshape(-1, 2)
-        radius, angle = np.sqrt(-2.0 * np.log(pairs[:, 0])), 2.0 * np.pi * pairs[:, 1]
-        noise = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: exact.size]
-        return _on_grid(exact + self.scale * noise.reshape(exact.shape), self.scale)
+        return _on_grid(exact + self.scale * standard_normal(exact.size).reshape(exact.shape), self.scale)
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,8 @@ class LaplaceMechanism:
         """A noisy copy of a number or array; fresh noise at every call."""
         exact = _finite(value)
         # The difference of two exponentials is Laplace.
-        exponential = -np.log(_uniform(2 * exact.size)).reshape(2, *exact.shape)
+        exponential = -np.log(uniform(2 * exact.size)).reshape(2, *exact.shape)
         return _on_grid(exact + self.scale * (exponential[0] - exponential[1]), self.scale)
-
-
-def _uniform(count: int) -> NDArray[np.float64]:
-    """`count` numbers in the open interval (0, 1), 53 bits each."""
-    words = np.frombuffer(secrets.token_bytes(8 * count), dtype="<u8")
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def _on_grid(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:

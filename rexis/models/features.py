@@ -5,7 +5,8 @@
      "target": {"column": "num", "above": "0"}}
 
 A number is taken as it is; a column of levels becomes one 0/1 feature for each level that is listed, so a level left out is the baseline.
-The label is 1 where the target column lies above the bound. Decimals are strings, as everywhere that is hashed.
+The label is 1 where the target column lies above the bound. Decimals are strings, as everywhere that is hashed. A member `patient` may name
+the column that says whose record a row is; without it each row is a patient of its own.
 """
 
 import math
@@ -46,10 +47,11 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Prepared rows: `inputs` f64 [n, d], `labels` i64 [n] of 0 and 1."""
+    """Prepared rows: `inputs` f64 [n, d], `labels` i64 [n] of 0 and 1, `patients` i64 [n] from 0 without gaps, None if each row is one."""
 
     inputs: NDArray[np.float64]
     labels: NDArray[np.int64]
+    patients: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ class FeatureSpec:
         inputs: in the order of the features.
         target: column of the label; not among the inputs.
         above: the label is 1 above this number.
+        patient: column that says whose record a row is; None if each row is a patient.
     """
 
     inputs: tuple[Input, ...]
     target: str
     above: Decimal
+    patient: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,8 +82,8 @@ class FeatureSpec:
         Raises:
             MalformedMessageError: unknown or missing fields, a column twice, or a value out of bounds.
         """
-        if not isinstance(document, Mapping) or set(document) != {"version", "inputs", "target"}:
-            raise MalformedMessageError("a feature spec has exactly the fields version, inputs and target")
+        if not isinstance(document, Mapping) or set(document) - {"patient"} != {"version", "inputs", "target"}:
+            raise MalformedMessageError("a feature spec has exactly the fields version, inputs and target, and may have patient")
         if type(document["version"]) is not int or document["version"] != VERSION:
             raise MalformedMessageError(f"expected feature spec version {VERSION}, got {document['version']!r:.40}")
         inputs, target = document["inputs"], document["target"]
@@ -88,10 +92,11 @@ class FeatureSpec:
         if not isinstance(target, Mapping) or set(target) != {"column", "above"}:
             raise MalformedMessageError("features: expected a target with exactly column and above")
         parsed = tuple(_input(entry) for entry in inputs)
-        spec = cls(parsed, _text("target", target["column"]), _decimal(target["above"]))
-        columns = [entry.column for entry in parsed]
-        if len(set(columns)) < len(columns) or spec.target in columns:
-            raise MalformedMessageError("features: expected each column once, and the target not among the inputs")
+        patient = _text("patient", document["patient"]) if "patient" in document else None
+        spec = cls(parsed, _text("target", target["column"]), _decimal(target["above"]), patient)
+        columns = [*(entry.column for entry in parsed), spec.target, *([] if patient is None else [patient])]
+        if len(set(columns)) < len(columns):
+            raise MalformedMessageError("features: expected each column once, with target and patient not among the inputs")
         if len(spec.names) > MAX_INPUTS:
             raise MalformedMessageError(f"features: expected at most {MAX_INPUTS} features, got {len(spec.names)}")
         return spec
@@ -104,7 +109,8 @@ class FeatureSpec:
             else {"column": entry.column, "kind": "levels", "levels": list(entry.levels)}
             for entry in self.inputs
         ]
-        return {"version": VERSION, "inputs": inputs, "target": {"column": self.target, "above": str(self.above)}}
+        patient = {} if self.patient is None else {"patient": self.patient}
+        return {"version": VERSION, "inputs": inputs, "target": {"column": self.target, "above": str(self.above)}, **patient}
 
     def digest(self) -> bytes:
         """SHA-256 over `"rexis/features/1\\0"` and the canonical JSON of the document, 32 bytes."""
@@ -121,7 +127,8 @@ class FeatureSpec:
             MalformedMessageError: a column is missing, or a cell that should be a number is none. The message names the column and not
                 the cell, which is a patient's.
         """
-        missing = sorted({*(entry.column for entry in self.inputs), self.target} - set(columns))
+        named = {*(entry.column for entry in self.inputs), self.target, *([] if self.patient is None else [self.patient])}
+        missing = sorted(named - set(columns))
         if missing:
             raise MalformedMessageError(f"the table lacks the columns {', '.join(missing[:8])} that the features are made from")
         place = {name: index for index, name in enumerate(columns)}
@@ -136,7 +143,10 @@ class FeatureSpec:
                     inputs[:, at + offset] = [cell == level for cell in cells]
             at += len(entry.names)
         target = _numbers(self.target, [row[place[self.target]] for row in rows])
-        return Features(inputs, (target > float(self.above)).astype(np.int64))
+        patients = None
+        if self.patient is not None:
+            patients = np.unique([row[place[self.patient]] for row in rows], return_inverse=True)[1].astype(np.int64)
+        return Features(inputs, (target > float(self.above)).astype(np.int64), patients)
 
 
 def _input(value: Any) -> Input:

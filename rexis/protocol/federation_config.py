@@ -195,26 +195,33 @@ class FederationConfig:
         masked = self.protection in ("secagg", "secagg+dp")
         if not masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
-        if self.training is not None and self.training.privacy is not None:
-            self._check_private(self.training)
         if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
             raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
+        self._check_privacy()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
         if unbuilt:
             raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
 
-    @staticmethod
-    def _check_private(plan: TrainingPlan) -> None:
-        """What differs from plain DP-SGD at the site would leave the privacy budget: a second vector, or a loss on rows without noise."""
-        beside = {
-            "SCAFFOLD": plan.strategy.name == "scaffold",
-            "personal": bool(plan.personal),
-            "stopping": plan.stopping is not None,
-            "an optimizer other than sgd": plan.optimizer != "sgd",
+    def _check_privacy(self) -> None:
+        """What would leave a site beside its noisy update, or with less noise than is accounted for."""
+        plan = self.training
+        if plan is None or plan.privacy is None:
+            return
+        skellam = plan.privacy.mechanism == "skellam"
+        clashes = {
+            "scaffold, whose control variates have no noise": plan.strategy.name == "scaffold",
+            "stopping, whose losses have no noise": plan.stopping is not None,
+            "personal tensors, which are not built for it": bool(plan.personal),
+            "an optimizer other than sgd, which is not built for it": plan.optimizer != "sgd",
+            "groups, which have less noise than the sum over all (skellam)": skellam and self.groups is not None,
+            "collusion_bound 0: a member knows its own noise (skellam)": skellam and self.collusion_bound < 1,
+            "batch_size null: dp-sgd divides by it, and a site's own number of patients is a secret": not skellam
+            and plan.batch_size is None,
+            "min_survivors of no more than collusion_bound: nobody's noise would be left": self.min_survivors <= self.collusion_bound,
         }
-        found = [name for name, is_used in beside.items() if is_used]
+        found = [reason for reason, is_so in clashes.items() if is_so]
         if found:
-            raise MalformedMessageError(f"privacy: expected a plan without {', '.join(found)}: its guarantee does not cover that")
+            raise MalformedMessageError(f"privacy does not go with {'; '.join(found)}")
 
     def _unbuilt(self) -> dict[str, bool]:
         plan = self.training
@@ -227,7 +234,6 @@ class FederationConfig:
                 {}
                 if plan is None
                 else {
-                    "privacy": plan.privacy is not None,
                     "ring_bits 16": plan.ring_bits == 16,
                 }
             ),

@@ -34,10 +34,10 @@ class TrainingPlan:
         rounds: how many.
         steps: local optimiser steps in each.
         learning_rate: of the local optimiser.
-        batch_size: examples to a step; None takes all.
+        batch_size: examples to a step; None takes all. With dp-sgd, whose batches are drawn, what the noisy sum of a step is divided by.
         proximal: weight of the FedProx term; 0 is FedAvg.
         clipping_norm: largest L2 norm of an update.
-        weight_cap: W: no site counts for more examples than these.
+        weight_cap: W: no site counts for more examples than these; with privacy every site counts the same.
         weight_band: a site's number of examples is rounded up to a multiple of this, so that the sums over different survivors do not
             tell it.
         standardisation: id of the statistics federation whose mean and sd the inputs are scaled with, 32 bytes; None for raw inputs.

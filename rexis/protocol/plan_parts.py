@@ -30,6 +30,11 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 MAX_PATIENCE = 1000
 MIN_GROUP = 3
+MAX_EPSILON = 50
+# Within these every accountant gives a figure.
+MIN_NOISE, MAX_NOISE = Decimal("0.01"), Decimal(10_000)
+MIN_RATE = Decimal("0.000001")
+MIN_DELTA, MAX_DELTA = Decimal("0.000000000001"), Decimal("0.01")
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,9 @@ class PrivacyPlan:
     Attributes:
         mechanism: "dp-sgd" clips and noises at each site, with the patient as unit; "skellam" noises the sum, with the institution as unit:
             each site adds its share of integer noise before masking.
-        noise_multiplier: σ by sensitivity: in each local step (dp-sgd) or of the sum of a round (skellam).
-        clipping_norm: largest L2 norm of one patient's gradient; None for skellam, where the plan's own clipping is the sensitivity.
+        noise_multiplier: standard deviation of the noise by the clipping norm: of the summed gradient in each local step (dp-sgd), or of
+            the sum of a round, by the plan's own clipping norm (skellam).
+        clipping_norm: largest L2 norm of one patient's gradient; None for skellam, where the plan's own clipping bounds an update.
         sampling_rate: chance of a patient to be in a local step's batch (Poisson); None for skellam.
         delta: at which ε is measured.
         epsilon: most that the whole federation may cost one patient (dp-sgd) or institution (skellam).
@@ -107,16 +113,20 @@ class PrivacyPlan:
             fields = members_of("privacy", value, "mechanism noise_multiplier clipping_norm sampling_rate delta epsilon")
             clipping_norm = positive_decimal("clipping_norm", fields["clipping_norm"])
             rate = positive_decimal("sampling_rate", fields["sampling_rate"])
-            if rate > 1:
-                raise MalformedMessageError(f"sampling_rate: expected a number of (0, 1], got {rate}")
+            if not MIN_RATE <= rate <= 1:
+                raise MalformedMessageError(f"sampling_rate: expected {MIN_RATE} to 1, got {rate}")
         elif mechanism == "skellam":
             fields = members_of("privacy", value, "mechanism noise_multiplier delta epsilon")
         else:
             raise MalformedMessageError(f"privacy: expected the mechanism dp-sgd or skellam, got {str(mechanism)[:40]!r}")
         delta = positive_decimal("delta", fields["delta"])
-        if delta >= 1:
-            raise MalformedMessageError(f"delta: expected a number of (0, 1), got {delta}")
+        if not MIN_DELTA <= delta <= MAX_DELTA:
+            raise MalformedMessageError(f"delta: expected {MIN_DELTA} to {MAX_DELTA}, got {delta}")
         noise, epsilon = (positive_decimal(name, fields[name]) for name in ("noise_multiplier", "epsilon"))
+        if not MIN_NOISE <= noise <= MAX_NOISE:
+            raise MalformedMessageError(f"noise_multiplier: expected {MIN_NOISE} to {MAX_NOISE}, got {noise}")
+        if epsilon > MAX_EPSILON:
+            raise MalformedMessageError(f"epsilon: expected at most {MAX_EPSILON}, which protects nobody already, got {epsilon}")
         return cls(mechanism, noise, clipping_norm, rate, delta, epsilon)
 
     def document(self) -> dict[str, Any]:

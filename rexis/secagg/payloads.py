@@ -16,7 +16,9 @@ from rexis.encoding import canonical_json, sha256
 from rexis.errors import MalformedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
+from rexis.protocol.plan_parts import PrivacyPlan
 from rexis.secagg.masks import RingVector
+from rexis.secagg.privacy import private_encoding, site_variance
 from rexis.secagg.quantization import FixedPoint
 
 # A mean loss beyond this says no more than that the training diverged; the slot has to be bounded.
@@ -30,14 +32,14 @@ class MeanUpdate:
 
     Attributes:
         delta: weighted mean of the clipped updates, f64 [parameters].
-        loss: weighted mean of the sites' losses before their first step.
-        weight: sum of the banded weights.
+        loss: weighted mean of the sites' losses before their first step; None under differential privacy, where no site reports it.
+        weight: sum of the banded weights; under differential privacy the number of sites.
         variates: sum of the weighted changes of the sites' control variates, f64 [parameters]; None without SCAFFOLD.
         holdout_loss, holdout_weight: as `loss` and `weight`, of the rows that the sites hold back; None without early stopping.
     """
 
     delta: NDArray[np.float64]
-    loss: float
+    loss: float | None
     weight: int
     variates: NDArray[np.float64] | None = None
     holdout_loss: float | None = None
@@ -45,7 +47,8 @@ class MeanUpdate:
 
     def metrics(self) -> dict[str, Any]:
         """What a round's metrics digest is taken over, with decimals as strings."""
-        metrics = {"version": 1, "loss": f"{self.loss:.6f}", "weight": self.weight}
+        loss = {} if self.loss is None else {"loss": f"{self.loss:.6f}"}
+        metrics = {"version": 1, **loss, "weight": self.weight}
         if self.holdout_loss is not None:
             metrics |= {"holdout_loss": f"{self.holdout_loss:.6f}", "holdout_weight": self.holdout_weight}
         return metrics
@@ -118,6 +121,8 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
         ValueError: the ring has no room for the clipping norm, or for a weight up to the cap times a loss up to `LOSS_CAP`.
     """
     plan = config.training
+    if plan is not None and plan.privacy is not None:
+        return private_encoding(config)
     encoding = FixedPoint(len(config.members), 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
     # Here and not where a vector is made: whether a site can take part must not depend on its loss.
     room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
@@ -146,7 +151,10 @@ def encode_update(
     variate: ArrayLike | None = None,
     holdout: Holdout | None = None,
 ) -> RingVector:
-    """The vector that a site masks in a training round.
+    """The vector that a site masks in a training round; with Skellam noise, another one at every call.
+
+    Under differential privacy neither count nor loss is in it: every site weighs 1. An update that is not finite counts as none there, for
+    a site that stays away because of its data tells something about them.
 
     Args:
         delta: local minus global weights, floats [parameters].
@@ -167,6 +175,8 @@ def encode_update(
         raise ValueError(f"expected an update of {plan.parameters} parameters, got shape {update.shape}")
     if (variate is not None, holdout is not None) != (_has_variates(plan), plan.stopping is not None):
         raise ValueError("expected a control variate's change with SCAFFOLD, and rows held back with early stopping, and only with them")
+    if plan.privacy is not None:
+        return _private_update(config, plan.privacy, update)
     encoding, weight = update_encoding(config), plan.weight(examples)
     share = weight / plan.weight_cap
     parts = [encoding.encode(update, weight=share)]
@@ -206,12 +216,27 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     if _has_variates(plan):
         variates, rest = variate_encoding(config).decode(rest[: plan.parameters]) * float(plan.weight_cap), rest[plan.parameters :]
     slots = [int(value) for value in encoding.decode_integers(rest)]
+    cap = plan.weight_cap if plan.privacy is None else 1
     for weight, steps in zip(slots[::2], slots[1::2], strict=True):
-        if not 0 < weight <= plan.weight_cap * len(config.members) or steps < 0:
+        if not 0 < weight <= cap * len(config.members) or steps < 0:
             raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
     (weight, loss), *held = [(weight, steps / LOSS_STEPS / weight) for weight, steps in zip(slots[::2], slots[1::2], strict=True)]
     holdout_weight, holdout_loss = held[0] if held else (None, None)
-    return MeanUpdate(encoding.decode(update) * (plan.weight_cap / weight), loss, weight, variates, holdout_loss, holdout_weight)
+    reported = loss if plan.privacy is None else None
+    return MeanUpdate(encoding.decode(update) * (cap / weight), reported, weight, variates, holdout_loss, holdout_weight)
+
+
+def _private_update(config: FederationConfig, privacy: PrivacyPlan, update: NDArray[np.float64]) -> RingVector:
+    encoding = update_encoding(config)
+    with np.errstate(over="ignore"):
+        known = update if math.isfinite(float(np.linalg.norm(update))) else np.zeros_like(update)
+    parameters = encoding.encode(known)
+    if privacy.mechanism == "skellam":
+        from rexis.dp.skellam import SkellamNoise
+
+        # Modulo the ring, as every sum here.
+        parameters = parameters + SkellamNoise(site_variance(config)).draw(len(parameters)).astype(parameters.dtype)
+    return np.concatenate([parameters, encoding.encode_integers(np.array([1.0, 0.0]))])
 
 
 def encode_moments(config: FederationConfig, inputs: NDArray[np.float64]) -> RingVector:

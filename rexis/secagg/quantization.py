@@ -25,11 +25,13 @@ class FixedPoint:
         participants: n, all that could be in the sum.
         clipping_norm: C, the largest L2 norm of an update.
         ring_bits: k; 32 for models, 64 for statistics.
+        limit: of B, where the ring has to hold noise as well; None for the ring's own.
     """
 
     participants: int
     clipping_norm: float
     ring_bits: RingBits = 32
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.participants < 1 or self.ring_bits not in (32, 64):
@@ -40,7 +42,8 @@ class FixedPoint:
     @property
     def bound(self) -> int:
         """B: the largest absolute entry of one vector."""
-        return ((1 << (self.ring_bits - 1)) - 1) // self.participants
+        room = ((1 << (self.ring_bits - 1)) - 1) // self.participants
+        return room if self.limit is None else min(room, self.limit)
 
     @property
     def scale(self) -> int:

@@ -7,7 +7,6 @@ Against whom it protects: everyone who later receives the model. Not the provide
 every record's keyed gradient before it.
 """
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 
 from rexis.dp.accountant import GaussianEvent
 from rexis.dp.budget import PrivacyBudget
+from rexis.dp.randomness import standard_normal, uniform
 from rexis.training.local import classification_loss
 
 RecordLoss = Callable[[Tensor, Tensor], Tensor]
@@ -50,13 +50,14 @@ class PrivateSteps:
         return GaussianEvent(self.noise_multiplier, self.sampling_probability, self.count)
 
 
-def secret_generator(device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded from the operating system: known noise is no noise."""
-    return torch.Generator(device).manual_seed(secrets.randbits(63))
+def poisson_batch(records: int, probability: float, generator: torch.Generator | None = None) -> Tensor:
+    """Indices of a batch: each of `records` with the same chance, independently; may be empty.
 
-
-def poisson_batch(records: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Indices of a batch: each of `records` with the same chance, independently; may be empty."""
+    Args:
+        generator: None for the operating system's randomness, which is what hides who was in the batch.
+    """
+    if generator is None:
+        return torch.from_numpy(uniform(records) < probability).nonzero().flatten()
     return torch.nonzero(torch.rand(records, generator=generator, device=generator.device, dtype=torch.float64) < probability).flatten()
 
 
@@ -87,13 +88,23 @@ def clipped_gradient_sum(
     return {name: torch.einsum("n,n...->...", factors, gradient) for name, gradient in gradients.items()}
 
 
-def gaussian_noise(model: nn.Module, scale: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Normal noise of standard deviation `scale` for every trained parameter, by name."""
+def gaussian_noise(model: nn.Module, scale: float, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Normal noise of standard deviation `scale` for every trained parameter, by name.
+
+    Args:
+        generator: None for the operating system's randomness; known noise is no noise, and torch's generator has 2^32 different streams.
+    """
     return {
-        name: scale * torch.randn(parameter.shape, generator=generator, device=generator.device, dtype=parameter.dtype).to(parameter.device)
+        name: scale * _normal(parameter, generator).to(parameter.device)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
+
+
+def _normal(parameter: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return torch.from_numpy(standard_normal(parameter.numel())).reshape(parameter.shape).to(parameter.dtype)
+    return torch.randn(parameter.shape, generator=generator, device=generator.device, dtype=parameter.dtype)
 
 
 def private_step(
@@ -119,7 +130,7 @@ def train_privately(
     steps: PrivateSteps,
     *,
     budget: PrivacyBudget,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     loss: RecordLoss = classification_loss,
 ) -> float:
     """Train a model in place, plain or keyed; the budget is debited before the first gradient.
@@ -128,7 +139,7 @@ def train_privately(
         optimizer: over the model's trained parameters; any, for what follows the noise is post-processing. On keyed weights it must
             commute with the key (`ee.optimizer`).
         inputs: [n, …], labels: [n, …], plain or keyed.
-        generator: of the batches and the noise; `secret_generator()` outside of tests.
+        generator: of the batches and the noise; None, the operating system's randomness, wherever the model leaves this machine.
 
     Returns:
         ε that the data set has spent, this run included.

@@ -9,6 +9,7 @@ from rexis.encoding import to_hex
 from rexis.errors import BelowThresholdError, MalformedMessageError, ProtocolError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.payloads import update_encoding
+from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
 from services.aggregator.global_models import MAX_PARAMETERS, ModelFile, read_upload
 from services.aggregator.models import Federation, Member
@@ -39,6 +40,7 @@ def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> N
         raise ProtocolError(f"model: expected at most {MAX_PARAMETERS} parameters, and entries of a masked vector, got {size}")
     try:
         update_encoding(config)
+        check_claim(config)
     except ValueError as error:
         raise ProtocolError(f"training: {error}") from error
 

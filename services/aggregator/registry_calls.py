@@ -77,7 +77,17 @@ class Calls:
         }
         self._enqueue(session, attempt, "fixSurvivors", given, approvals({self.signer.address: signature}))
 
-    def finalise(self, session: Session, attempt: Attempt, fixed: OnchainRound, *, aggregate: bytes, model: bytes, metrics: bytes) -> None:
+    def finalise(
+        self,
+        session: Session,
+        attempt: Attempt,
+        fixed: OnchainRound,
+        *,
+        aggregate: bytes,
+        model: bytes,
+        metrics: bytes,
+        epsilon_micro: int,
+    ) -> None:
         """Have the result of the attempt recorded.
 
         Args:
@@ -85,6 +95,7 @@ class Calls:
             aggregate: digest of the sum, 32 bytes.
             model: record of the new model, or digest of the statistic, 32 bytes.
             metrics: digest of the canonical metrics, 32 bytes.
+            epsilon_micro: privacy loss of the federation so far, this round included; 0 where its plan claims none.
         """
         if fixed.survivors_hash is None or fixed.accumulator is None or attempt.survivors is None:
             raise ValueError("expected an attempt whose survivors are fixed on chain")
@@ -99,6 +110,7 @@ class Calls:
             aggregate=aggregate,
             model=model,
             metrics=metrics,
+            epsilon_micro=epsilon_micro,
         )
         signature = self.signer.sign_typed_data(result.typed_data(self.registry.chain_id, self.registry.address))
         self._enqueue(session, attempt, "finalise", result.fields(), approvals({self.signer.address: signature}))

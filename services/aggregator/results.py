@@ -21,6 +21,7 @@ from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import decode_moments, vector_record
+from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import server_step
 from services.aggregator import attempts, global_models
 from services.aggregator.attempts import Phase
@@ -40,8 +41,9 @@ HOPELESS = (ProtocolError, VerificationError, EncodingError, Problem, FileNotFou
 
 @dataclass(frozen=True)
 class Opening:
-    """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
+    """Everything that the sum of an attempt at `round` is made from; `base` is None for a statistic."""
 
+    round: int
     config: FederationConfig
     coordinator: Coordinator
     uploads: Mapping[str, StoredUpload]
@@ -59,6 +61,7 @@ class Outcome:
         file: the new model; None for a statistic.
         state: file of the server's new state; b"" for a statistic, or a strategy without one.
         document: the statistic's result in canonical JSON; None for training.
+        epsilon_micro: privacy loss that the plan declares for the rounds so far.
     """
 
     aggregate: bytes
@@ -67,6 +70,7 @@ class Outcome:
     file: ModelFile | None
     state: bytes
     document: bytes | None
+    epsilon_micro: int = 0
 
 
 def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
@@ -107,7 +111,7 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
     announced = attempts.messages_of(session, attempt, Stage.MASKED)
     uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
     base = None if config.training is None else global_models.current(session, federation)
-    return Opening(config, coordinator, uploads, base)
+    return Opening(attempt.round, config, coordinator, uploads, base)
 
 
 def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
@@ -126,7 +130,7 @@ def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregat
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
     step = server_step(opening.config, base, state, total)
     file = global_models.written(step.tensors, plan.model)
-    return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
+    return Outcome(aggregate, file.record, step.metrics, file, step.state, None, declared_micro(opening.config, opening.round))
 
 
 def _record(session: Session, calls: Calls, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
@@ -139,7 +143,8 @@ def _record(session: Session, calls: Calls, federation: Federation, attempt: Att
     if outcome.file is not None:
         global_models.record(session, federation.id, attempt.round, outcome.file, key, outcome.state)
     metrics = NO_METRICS if outcome.metrics is None else sha256(canonical_json(outcome.metrics))
-    calls.finalise(session, attempt, chain, aggregate=outcome.aggregate, model=outcome.model, metrics=metrics)
+    digests = {"aggregate": outcome.aggregate, "model": outcome.model, "metrics": metrics}
+    calls.finalise(session, attempt, chain, **digests, epsilon_micro=outcome.epsilon_micro)
     log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
 
 

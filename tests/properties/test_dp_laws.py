@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rexis.dp.accountant import Event, GaussianEvent, LaplaceEvent, epsilon
+from rexis.dp.accountant import Event, GaussianEvent, LaplaceEvent, SkellamEvent, epsilon
 from rexis.dp.budget import PrivacyBudget
 from rexis.errors import PrivacyBudgetExceededError
 
@@ -13,6 +13,7 @@ events = st.one_of(
     st.builds(GaussianEvent, multipliers, st.just(1.0), st.integers(1, 5)),
     st.builds(GaussianEvent, multipliers, st.sampled_from([0.01, 0.2]), st.integers(1, 20)),
     st.builds(LaplaceEvent, multipliers, st.integers(1, 3)),
+    st.builds(SkellamEvent, st.just(300.0), st.just(100.0), multipliers.map(lambda multiplier: (100 * multiplier) ** 2), st.integers(1, 3)),
 )
 
 

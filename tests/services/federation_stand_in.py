@@ -44,6 +44,7 @@ from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
@@ -61,7 +62,7 @@ FEATURES = {
     "target": {"column": "num", "above": "0"},
 }
 STAGE_S = 60
-PARTS = ("optimizer", "strategy", "personal", "stopping")
+PARTS = ("optimizer", "strategy", "personal", "stopping", "privacy")
 
 
 def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *arguments: Any) -> Any:
@@ -127,6 +128,7 @@ class StandIn:
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
         self.lies: dict[str, Callable[[Any], Any]] = {}
+        self.declared: Callable[[FederationConfig, int], int] = declared_micro
 
     def now(self) -> int:
         """The chain's time, which tests move."""
@@ -264,6 +266,7 @@ class StandIn:
             aggregate=sha256(total.tobytes()),
             model=model,
             metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
+            epsilon_micro=self.declared(kept.config, manifest.round),
         )
         signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
         send(self.chain, AGGREGATOR, "FederationRegistry", "finalise", result.fields(), approvals({AGGREGATOR.address: signature}))

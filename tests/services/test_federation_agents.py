@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rexis.client.aggregator import AggregatorClient
 from rexis.encoding import from_hex, sha256, to_hex
 from rexis.errors import ServiceError, UnavailableError
 from rexis.protocol.federation_config import FederationConfig
+from rexis.secagg.privacy import declared_epsilon, declared_micro
 from services.foundation.settings import ServiceSettings
 from tests.campaign.round_accounts import PlainAverage
 from tests.services.chain_process import Hook, Proxy
@@ -233,24 +235,14 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
 
-    def rexis(home: Path, signer: LocalSigner, *arguments: str) -> Any:
-        monkeypatch.setenv("REXIS_HOME", str(home))
-        monkeypatch.setenv("REXIS_PASSPHRASE", PASSPHRASE)
-        if not (home / "profile.json").exists():
-            write_private(home / "key.json", signer.keystore(PASSPHRASE))
-            urls = {"aggregator": network.settings.public_url, "chain": network.rpc_url}
-            write_profile(Profile(signer.address, str(home / "key.json"), CHAIN_ID, urls))
-        run = CliRunner().invoke(app, ["federation", *arguments, "--json"])
-        assert run.exit_code == 0, run.output
-        return json.loads(run.output)
-
+    rexis = partial(command, network, monkeypatch)
     founded = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
     again = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
     assert founded["id"] == again["id"]
     assert (founded["state"], founded["config"]["threshold"], founded["config"]["training"]["learning_rate"]) == ("inviting", 3, "0.05")
     federation = bytes.fromhex(founded["id"][2:])
     joined = rexis(network.homes[0], HOSPITALS[0], "join", founded["id"])
-    assert joined["joined"] == [HOSPITALS[0].address]
+    assert (joined["joined"], joined["privacy"]) == ([HOSPITALS[0].address], None)
     assert journal_path(HOSPITALS[0].address) == network.hospitals[0].journal_file
     for hospital in network.hospitals[1:]:
         hospital.join(federation)
@@ -338,6 +330,61 @@ def test_a_site_whose_clock_is_wrong_is_told_so_and_the_round_ends_without_it(ne
         assert process.poll() is None
     assert [(each.attempt, each.state, len(each.survivors)) for each in network.founder.rounds(federation)] == [(1, "finished", 3)]
     assert wrong.stages(federation) == []
+
+
+def test_a_private_federation_runs_by_the_same_commands_and_says_what_it_costs(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    privacy = {
+        "mechanism": "dp-sgd",
+        "noise_multiplier": "2",
+        "clipping_norm": "1",
+        "sampling_rate": "0.3",
+        "delta": "0.00001",
+        "epsilon": "3",
+    }
+    plan = {"rounds": 2, "batch_size": 6, "privacy": privacy, "protection": "secagg+dp", "stage_s": LONG_STAGE_S}
+    cheaper = {**plan, "privacy": {**privacy, "epsilon": "0.5"}}
+    unchecked = FederationPlan(FederationConfig.parse(config_of(network.hospitals, "training", name="private", **plan)), seed=31)
+    unchecked.config = FederationConfig.parse(config_of(network.hospitals, "training", name="private", **cheaper))
+    with pytest.raises(ServiceError, match=r"the plan allows 0\.5"):
+        unchecked.found(network.founder, FOUNDER, load(CHAIN_ID))
+    federation = network.found(config_of(network.hospitals, "training", name="private", **plan), seed=31)
+    joined = command(network, monkeypatch, network.homes[0], HOSPITALS[0], "join", to_hex(federation))
+    config = network.founder.federation(federation).config
+    whole = declared_epsilon(config, 2)
+    assert whole is not None
+    assert joined["privacy"] == {
+        "mechanism": "dp-sgd",
+        "unit": "row",
+        "epsilon": f"{whole:.4g}",
+        "delta": "0.00001",
+        "standardisation_has_no_bound": False,
+    }
+    for hospital in network.hospitals[1:]:
+        hospital.join(federation)
+    models = network.run(federation)
+    first, last = network.founder.rounds(federation)
+    for each in (first, last):
+        # Neither a count of patients nor a loss: four sites, that is all.
+        assert each.metrics == {"version": 1, "weight": 4}
+    assert len(models) == 3
+    registry = Registry(network.hospitals[0].chain)
+    assert [registry.declared_loss(federation, number, since=0) for number in (1, 2)] == [
+        declared_micro(config, number) for number in (1, 2)
+    ]
+    assert whole * 1e6 <= declared_micro(config, 2) < whole * 1e6 + 1000
+
+
+def command(network: Network, monkeypatch: pytest.MonkeyPatch, home: Path, signer: LocalSigner, *arguments: str) -> Any:
+    """What a command about federations prints for `signer`, whose files are in `home`."""
+    monkeypatch.setenv("REXIS_HOME", str(home))
+    monkeypatch.setenv("REXIS_PASSPHRASE", PASSPHRASE)
+    if not (home / "profile.json").exists():
+        write_private(home / "key.json", signer.keystore(PASSPHRASE))
+        urls = {"aggregator": network.settings.public_url, "chain": network.rpc_url}
+        write_profile(Profile(signer.address, str(home / "key.json"), CHAIN_ID, urls))
+    run = CliRunner().invoke(app, ["federation", *arguments, "--json"])
+    assert run.exit_code == 0, run.output
+    return json.loads(run.output)
 
 
 def _flat(tensors: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rexis.agent.federation.site_policy import PrivacyCap
 from rexis.agent.journal import Journal
 from rexis.agent.premises import open_premises
 from rexis.agent.registration import prepare
@@ -38,6 +39,8 @@ minimum_members = 4
 minimum_survivors = 4
 collusion_bound = 2
 purposes = ["HMB", "GRU"]
+epsilon = 3
+delta = 1e-6
 """
 
 
@@ -62,6 +65,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations is not None
     assert (site.federations.members, site.federations.collusion_bound, site.federations.min_survivors) == (4, 2, 4)
     assert (site.federations.examples, site.federations.purposes) == (40, {6, 42})
+    assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -93,6 +97,10 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[queries]\nsensitive = ["num"]\nautomatic = 1\n', "queries.automatic"),
         (MINIMAL + "[federations]\ncollusion_bound = 0\n", "federations.collusion_bound"),
         (MINIMAL + '[federations]\npurposes = ["XYZ"]\n', "XYZ"),
+        (MINIMAL + "[federations]\nepsilon = 3\n", "epsilon > 0 and delta"),
+        (MINIMAL + "[federations]\ndelta = 1e-6\n", "epsilon > 0 and delta"),
+        (MINIMAL + "[federations]\nepsilon = 3\ndelta = 1\n", "epsilon > 0 and delta"),
+        (MINIMAL + '[federations]\nepsilon = "3"\ndelta = 1e-6\n', "federations.epsilon"),
         (MINIMAL + '[services]\nmarketplace = "http://elsewhere.example"\n', "TLS"),
         (MINIMAL + '[services]\nchain = ["ipc:///secret"]\n', "services.chain"),
         ("poll_interval_s = 0.01\n" + MINIMAL, "poll_interval_s"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rexis.dp.accountant import GaussianEvent, LaplaceEvent, epsilon, noise_multiplier
+from rexis.dp.accountant import GaussianEvent, LaplaceEvent, divergence_epsilon, epsilon, noise_multiplier
 from rexis.dp.budget import PrivacyBudget
 from rexis.dp.mechanisms import GaussianMechanism, LaplaceMechanism
 from rexis.errors import PrivacyBudgetExceededError
@@ -76,6 +76,18 @@ def test_gaussian_epsilon_inverts_the_analytic_delta() -> None:
 
     delta = phi(1 / (2 * sigma) - found * sigma) - math.exp(found) * phi(-1 / (2 * sigma) - found * sigma)
     assert delta == pytest.approx(1e-5, rel=1e-2)
+
+
+@pytest.mark.parametrize("event", [GaussianEvent(1.1, 0.02, 200), GaussianEvent(3.0, 0.5, 20), GaussianEvent(4.0, count=30)])
+def test_the_divergence_bound_lies_above_the_loss_distributions(event: GaussianEvent) -> None:
+    tight = epsilon([event], 1e-5)
+    assert tight <= divergence_epsilon(event, 1e-5) <= 1.3 * tight
+
+
+def test_equal_events_cost_the_same_in_one_piece_or_many() -> None:
+    assert epsilon([GaussianEvent(3.0, 0.1, 5), LaplaceEvent(9.0), GaussianEvent(3.0, 0.1, 7)], 1e-5) == epsilon(
+        [GaussianEvent(3.0, 0.1, 12), LaplaceEvent(9.0)], 1e-5
+    )
 
 
 def test_noise_multiplier_is_the_smallest_that_fits() -> None:

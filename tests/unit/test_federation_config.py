@@ -347,7 +347,7 @@ def test_a_part_out_of_bounds_is_refused(part: str, value: Any) -> None:
 def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) -> None:
     beside = {"name": "scaffold", "learning_rate": "1"} if part == "strategy" else PARTS[part]
     training = {**CONFIG["training"], "privacy": PARTS["privacy"], part: beside}
-    with pytest.raises(MalformedMessageError, match="guarantee does not cover"):
+    with pytest.raises(MalformedMessageError, match="privacy does not go with"):
         FederationConfig.parse({**CONFIG, "protection": "secagg+dp", "training": training})
 
 

@@ -9,6 +9,7 @@ from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError, PolicyError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
+from rexis.secagg.privacy import check_claim
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds, thresholds
 
@@ -17,7 +18,8 @@ def check_founding(federation: bytes, config: FederationConfig, registry: Regist
     """Compare a config with the federation that stands on chain under this id, and its thresholds with what secrecy asks for.
 
     Raises:
-        UnexpectedMessageError: another federation's config, one that is not (or no longer) on chain, or members that differ.
+        UnexpectedMessageError: another federation's config, one that is not (or no longer) on chain, members that differ, or rounds that
+            cost more privacy than the plan says.
         DigestMismatchError: another config than was founded.
         BelowThresholdError, ValueError: thresholds under which one update could be exposed.
     """
@@ -36,6 +38,7 @@ def check_founding(federation: bytes, config: FederationConfig, registry: Regist
     if strangers:
         raise UnexpectedMessageError(f"the chain does not know {', '.join(strangers)} as aggregators of this federation")
     thresholds_of(config)
+    check_claim(config)
 
 
 def check_roster(federation: bytes, config: FederationConfig, registry: Registry) -> None:

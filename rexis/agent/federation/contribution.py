@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rexis.agent.federation.private_training import private_update
 from rexis.agent.federation.site_states import SiteState
 from rexis.agent.table import Table
 from rexis.encoding import domain_tag, sha256
@@ -59,7 +60,7 @@ def prepare_rows(config: FederationConfig, table: Table, moments: Moments | None
         MalformedMessageError: the table lacks a column, or has cells that are no numbers.
     """
     features = config.features.encode(table.columns, table.rows)
-    return features if moments is None else Features(moments.standardise(features.inputs), features.labels)
+    return features if moments is None else replace(features, inputs=moments.standardise(features.inputs))
 
 
 def load_training() -> None:
@@ -91,7 +92,9 @@ def local_contribution(
     state: SiteState | None = None,
     control: NDArray[np.float64] | None = None,
 ) -> Contribution:
-    """Some local steps from the global model, encoded; the same whenever it is computed.
+    """Some local steps from the global model, encoded; the same whenever it is computed, but under differential privacy.
+
+    Its noise is drawn anew at every call: what it costs is debited before, and the first vector of a round is kept.
 
     Args:
         model: tensors of the base model by name.
@@ -115,6 +118,9 @@ def local_contribution(
     before = state or SiteState.initial(plan, model)
     module = build(plan.model, seed=0)
     module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in {**model, **before.personal}.items()})
+    if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
+        noisy = private_update(plan, plan.privacy, module, rows)
+        return Contribution(_encoded(lambda: encode_update(config, noisy, examples=len(rows.labels), loss=0.0)), before)
     holdout = None
     if held is not None:
         with torch.no_grad():

@@ -15,6 +15,7 @@ from rexis.agent.federation.admission import admit, check_grant, check_manifest,
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
+from rexis.agent.federation.private_rounds import check_round
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
@@ -139,6 +140,7 @@ class FederationDuty:
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self.rounds.check(member, manifest, self._holding(member).table)
+        check_round(self.records, self.registry, member, manifest, self.policy)
         if member.config.statistics is not None:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):

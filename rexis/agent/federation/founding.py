@@ -2,8 +2,8 @@
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
 founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
-safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. A training
-plan may have parts that change how it runs:
+safe), batch_size, proximal and standardisation, and the protection secagg+dp of a plan with privacy. Numbers may be written as numbers;
+`features` may name a file beside this one. A training plan may have parts that change how it runs:
 
     optimizer: adam
     strategy: {name: fedadam, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 0.001}
@@ -41,6 +41,7 @@ from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
+from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
 
 MAX_FILE_BYTES = 4 << 20
@@ -51,7 +52,7 @@ ADDRESS_BYTES = 20
 ZEROS = "zeros"
 _DECIMALS = ("learning_rate", "proximal", "clipping_norm")
 # Parts of a training plan whose numbers are decimals, but for these.
-_PARTS, _NO_DECIMALS = ("strategy", "stopping"), ("name", "patience")
+_PARTS, _NO_DECIMALS = ("strategy", "stopping", "privacy"), ("name", "patience", "mechanism")
 
 
 class FederationPlan:
@@ -71,10 +72,12 @@ class FederationPlan:
             seed: of the initialisation; None for zeros.
 
         Raises:
-            UnexpectedMessageError: thresholds that are not safe, or zeros for a model that would not learn from them.
+            UnexpectedMessageError: thresholds that are not safe, rounds that cost more privacy than the plan says, or zeros for a model
+                that would not learn from them.
             BelowThresholdError: too few members for the collusion bound.
         """
         thresholds_of(config)
+        check_claim(config)
         self.config = config
         self.initial, self.model = (b"", config.statistic_digest) if config.training is None else _initial_model(config.training, seed)
 
@@ -178,6 +181,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
                 plan[part] = _with_decimal_texts(plan[part], tuple(name for name in plan[part] if name not in _NO_DECIMALS))
         if isinstance(plan.get("personal"), list) and all(isinstance(prefix, str) for prefix in plan["personal"]):
             plan["personal"] = sorted(plan["personal"])
+        if isinstance(plan.get("privacy"), Mapping):
+            filled.setdefault("protection", "secagg+dp")
         filled["training"] = plan
     return filled
 

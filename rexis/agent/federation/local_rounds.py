@@ -7,6 +7,7 @@ from rexis.agent.federation.contribution import local_contribution, model_file_s
 from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.holdout import hold_back, holdout_key
 from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.private_rounds import debit_round
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
@@ -16,6 +17,7 @@ from rexis.client.aggregator import AggregatorClient
 from rexis.errors import UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.protocol.batch import write_file
+from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
@@ -56,23 +58,25 @@ class LocalRounds:
     def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
         """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
 
+        The first one that was stored counts: with noise in it, that of another process is another vector.
+
         Raises:
-            PrivacyError: it can not be encoded, or too few rows.
+            PrivacyError: it can not be encoded, or too few rows; what it costs is more than is left of the data set's budget.
             RexisError: the aggregator shows something else than stands on chain, or does not answer.
         """
         rows, config = self._prepared(member, table), member.config
         if config.training is None:
-            vector = moments_vector(config, rows.trained)
-            self._records.keep_vector(manifest, vector)
-            return vector
+            self._records.keep_vector(manifest, moments_vector(config, rows.trained))
+            return self._kept(config, manifest)
         plan = config.training
         model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
         self._decide(member.federation, before=manifest.round)
         state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
         control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
+        debit_round(self._records.journal, member, manifest, self._policy)
         made = local_contribution(config, manifest, model, rows.trained, held=rows.held, state=state, control=control)
         self._keep(manifest, made.vector, plan, made.state)
-        return made.vector
+        return self._kept(config, manifest)
 
     def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
         """A global model file with this site's personal tensors in the place of the founder's.
@@ -109,6 +113,11 @@ class LocalRounds:
         for number in self.states.undecided(federation):
             if number < before:
                 self.states.decide(federation, number, counts=self._me in self._registry.survivors(federation, number))
+
+    def _kept(self, config: FederationConfig, manifest: Manifest) -> RingVector:
+        vector = self._records.vector(config, manifest)
+        assert vector is not None
+        return vector
 
     def _keep(self, manifest: Manifest, vector: RingVector, plan: TrainingPlan, state: SiteState) -> None:
         content = state.to_bytes(plan)

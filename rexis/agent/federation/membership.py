@@ -3,6 +3,7 @@
 from rexis.agent.federation.admission import check_founding, check_grant
 from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.holding import check_root
+from rexis.agent.federation.private_rounds import check_budget, check_declared
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
@@ -37,6 +38,7 @@ def join(
 
     Raises:
         PolicyError: a rule of the site, or no grant on chain.
+        PrivacyBudgetExceededError: its rounds would cost more than the site has left for this data set.
         UnexpectedMessageError, DigestMismatchError, BelowThresholdError: see `admission.check_founding`; or not a member, or
             standardised by a statistic that this institution has no part in.
         ServiceError, UnavailableError: the aggregator or the node.
@@ -49,6 +51,7 @@ def join(
     dataset = config.dataset(member)
     check_root(dataset, content_root, registry.content_root(dataset))
     check_grant(config, member, registry)
+    check_budget(records.journal, content_root, federation, config, policy)
     records.check_base_model(registry.federation(federation).model, federation)
     statistic = standardisation(records, config)
     if config.statistics is not None:
@@ -111,7 +114,7 @@ def fetch_model(registry: Registry, aggregator: AggregatorClient, federation: by
     """The present global model as a file, and its record (32 bytes), which was compared with the chain.
 
     Raises:
-        UnexpectedMessageError: a statistic has no model.
+        UnexpectedMessageError: a statistic has no model; or the privacy loss on chain is not what the plan costs.
         DigestMismatchError, MalformedMessageError: another model than stands on chain, or no model file.
     """
     if config.training is None:
@@ -119,6 +122,8 @@ def fetch_model(registry: Registry, aggregator: AggregatorClient, federation: by
     seen = registry.federation(federation)
     if seen.config_hash != config.digest:
         raise DigestMismatchError("federation config", seen.config_hash, config.digest)
+    if seen.round > 1:
+        check_declared(registry, federation, config, seen.round - 1)
     content = aggregator.model(federation)
     read_model(config.training, content, seen.model)
     return content, seen.model

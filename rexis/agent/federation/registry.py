@@ -1,6 +1,6 @@
 """The chain's word on federations and grants, read from the institution's own node; the aggregator is asked for none of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -137,20 +137,40 @@ class Registry:
         """
         if seen.status is not Status.FIXED:
             raise UnexpectedMessageError(f"expected survivors that are fixed on chain, the federation is {seen.status.name.lower()} there")
+        for found in self._events(_SURVIVORS_FIXED, federation, seen.round, since):
+            if found["attempt"] == seen.attempt:
+                if found["survivorsHash"] != seen.survivors_hash:
+                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
+                return FixedSurvivors(seen.survivors_hash, found["maskedRecord"])
+        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+
+    def declared_loss(self, federation: bytes, round_number: int, *, since: int) -> int:
+        """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
+
+        Args:
+            federation: id, 32 bytes.
+            since: a block that was the latest before that round was final; 0 if none is known.
+
+        Raises:
+            UnavailableError: the node does not have the event.
+        """
+        for found in self._events(_ROUND_FINALISED, federation, round_number, since):
+            return int(found["epsilonMicro"])
+        raise UnavailableError(f"round {round_number} is final on chain, and this node does not show the event yet")
+
+    def _events(self, topic: bytes, federation: bytes, round_number: int, since: int) -> Iterator[dict[str, Any]]:
+        """Arguments of the events of a round, newest first."""
         asked = {
             "address": self.address,
-            "topics": [to_hex(_SURVIVORS_FIXED), to_hex(federation), to_hex(seen.round.to_bytes(32, "big"))],
+            "topics": [to_hex(topic), to_hex(federation), to_hex(round_number.to_bytes(32, "big"))],
             "fromBlock": hex(max(0, since - REORGANISED_BLOCKS)),
             "toBlock": "latest",
         }
         for log in reversed(self._ask("eth_getLogs", asked)):
-            topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+            topics, data = [bytes.fromhex(each[2:]) for each in log["topics"]], bytes.fromhex(log["data"][2:])
             decoded = decode_event("FederationRegistry", topics, data)
-            if decoded is not None and decoded[1]["attempt"] == seen.attempt:
-                if decoded[1]["survivorsHash"] != seen.survivors_hash:
-                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
-                return FixedSurvivors(seen.survivors_hash, decoded[1]["maskedRecord"])
-        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+            if decoded is not None:
+                yield decoded[1]
 
     def metrics_digests(self, federation: bytes, rounds: Collection[int]) -> dict[int, bytes]:
         """Digests of the metrics of rounds that are final, 32 bytes by round.
@@ -158,7 +178,7 @@ class Registry:
         Raises:
             UnavailableError: the node does not have the events yet.
         """
-        return {number: bytes(given["metrics"]) for number, given in self._events(_ROUND_FINALISED, federation, rounds).items()}
+        return {number: bytes(given["metrics"]) for number, given in self._settled_events(_ROUND_FINALISED, federation, rounds).items()}
 
     def survivors(self, federation: bytes, round_number: int) -> tuple[str, ...]:
         """Checksum addresses of those whose updates are in the sum of a round that is final; the contract fixes them once a round.
@@ -166,10 +186,10 @@ class Registry:
         Raises:
             UnavailableError: the node does not have the event yet.
         """
-        given = self._events(_SURVIVORS_FIXED, federation, [round_number])[round_number]
+        given = self._settled_events(_SURVIVORS_FIXED, federation, [round_number])[round_number]
         return tuple(map(checksum_address, given["survivors"]))
 
-    def _events(self, event: bytes, federation: bytes, rounds: Collection[int]) -> dict[int, Mapping[str, Any]]:
+    def _settled_events(self, event: bytes, federation: bytes, rounds: Collection[int]) -> dict[int, Mapping[str, Any]]:
         """One event of each of these rounds, looked for from the latest block back: nodes answer for bounded ranges of blocks only."""
         start, last = self.chain.deployment.start_block, self.block_number()
         found: dict[int, Mapping[str, Any]] = {}

@@ -1,11 +1,28 @@
 """What an institution asks of every federation before any of its data is touched; the rules are its own, whatever others agreed on."""
 
+import math
 from dataclasses import dataclass
 
 from rexis.errors import PolicyError
 from rexis.protocol.federation_config import FederationConfig
 
 MINIMUM_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class PrivacyCap:
+    """The most that all noisy releases about one version of a data set may cost together: ε at δ.
+
+    Raises:
+        ValueError: ε ≤ 0, or δ outside (0, 1).
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0 and 0 < self.delta < 1):
+            raise ValueError(f"expected epsilon > 0 and delta in (0, 1), got {self.epsilon} and {self.delta}")
 
 
 @dataclass(frozen=True)
@@ -19,6 +36,8 @@ class SitePolicy:
         purposes: numbers of the DUO permissions that its data may be used under; None leaves that to the grants on chain.
         examples: fewest rows of its own; a sum over fewer says too much about each.
         parameters, steps: most that it computes for a round.
+        privacy: most that trained models may cost its patients, of all federations together; a federation that trains without a bound is
+            refused then. None leaves that to each plan. Sums of statistics have no noise and are not counted.
     """
 
     members: int = 3
@@ -28,6 +47,7 @@ class SitePolicy:
     examples: int = MINIMUM_EXAMPLES
     parameters: int = 50_000_000
     steps: int = 100_000
+    privacy: PrivacyCap | None = None
 
     def check(self, config: FederationConfig) -> None:
         """Check a federation.
@@ -52,6 +72,11 @@ class SitePolicy:
         ):
             if asked > most:
                 raise PolicyError(f"rule of this site on {rule}: expected at most {most}, the federation has {asked}")
+        if self.privacy is not None and plan is not None and plan.privacy is None:
+            raise PolicyError(
+                f"rule of this site on privacy: expected training with epsilon of at most {self.privacy.epsilon:g} at delta "
+                f"{self.privacy.delta:g}, the federation has no bound"
+            )
 
     def check_examples(self, examples: int) -> None:
         """Check the number of rows that a vector would be made from.

@@ -21,6 +21,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 STAMPS := .venv/stamps
 CONTRACTS_STAMP := contracts/node_modules/.installed
 AUDIT_STAMP := .venv/audit/.installed
+FLOWER_STAMP := .venv/flower/.installed
 BENCH_STAMP := $(STAMPS)/bench
 
 help: ## List the targets
@@ -67,6 +68,13 @@ $(AUDIT_STAMP): requirements/audit.txt $(STAMPS)/venv
 	@echo 'installing slither and halmos'
 	@$(PY) -m venv .venv/audit
 	@.venv/audit/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# The peer of `benchmarks secagg`; it needs other versions of what Rexis uses.
+$(FLOWER_STAMP): requirements/flower.txt $(STAMPS)/venv
+	@echo 'installing Flower'
+	@$(PY) -m venv .venv/flower
+	@.venv/flower/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/flower.txt
 	@touch $@
 
 # Their dependencies are large and not needed: only files are read from most of them.
@@ -124,12 +132,13 @@ k8s: setup ## Render the Kubernetes overlays and check them
 campaign: setup ## Fifty kills of chain, relay and index; everything is counted on the chain (20 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign chain --kills 50 --seed 4 --json tests/campaign/results/chain.json
 
-setup-bench: setup $(BENCH_STAMP) ## Install the real weights and texts that the benchmarks run on (180 MB)
+setup-bench: setup $(BENCH_STAMP) $(FLOWER_STAMP) ## Install the real weights and texts that the benchmarks run on, and Flower (300 MB)
 
 bench: setup-bench ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
 	@$(BIN)/python -m benchmarks training
 	@$(BIN)/python -m benchmarks chain
+	@$(BIN)/python -m benchmarks secagg
 
 # --- Maintenance
 
@@ -142,6 +151,8 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(UV_COMPILE) --extra service --extra kms --extra agent -c requirements/lock.txt -o requirements/service.txt
 	@$(BIN)/uv pip compile requirements/audit.in --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/audit.txt
+	@$(BIN)/uv pip compile requirements/flower.in --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/flower.txt
 	@$(BIN)/uv pip compile requirements/bench.in --no-deps --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/bench.txt
 

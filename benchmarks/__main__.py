@@ -13,6 +13,7 @@ SUBJECTS = {
     "ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model",
     "training": "training on ciphertext beside training on plaintext: weights, logits, throughput; accuracy on the ICD-10 chapter task",
     "attacks": "what attacks on keyed rows and permuted token ids read of real data, with and without noise",
+    "secagg": "a masked round beside Flower's SecAgg+, its plaintext FedAvg and the floor: CPU seconds, bytes, memory",
     "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
 }
 
@@ -63,6 +64,9 @@ def table(figures: Mapping[str, Any]) -> list[str]:
     """Lines of a table: counts in whole numbers, measurements to three digits."""
     lines = []
     for name, value in figures.items():
+        if isinstance(value, list):
+            lines += [line for number, item in enumerate(value, start=1) for line in table({f"{name} {number}": item})]
+            continue
         if not isinstance(value, Mapping):
             lines.append(f"{name:26}{_number(value)}")
             continue

@@ -98,7 +98,7 @@ class FixedPoint:
         steps = np.empty(len(values), dtype=np.int32) if self.ring_bits == 32 else np.empty(len(values), dtype=np.int64)
         start = 0
         for block in _blocks(values):
-            block *= factor
+            np.multiply(block, factor, out=block)
             np.rint(block, out=block)
             np.clip(block, -limit, limit, out=block)
             steps[start : start + len(block)] = block

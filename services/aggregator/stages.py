@@ -38,7 +38,8 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
         case Phase.OPENING:
             return _opening(session, calls, federation, attempt, chain)
         case Phase.KEYS | Phase.SHARES | Phase.MASKED:
-            return _sending(session, calls, federation, attempt, instant)
+            # Reorganised away: neighbours are known when the chain has the opening again.
+            return None if chain is None else _sending(session, calls, federation, attempt, instant)
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
         case Phase.FINALISING:
@@ -107,7 +108,7 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
     try:
         coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
         if stage is Stage.KEYS:
-            coordinator.close_keys()
+            coordinator.close_keys(graph_seed=attempts.graph_seed(session, federation, attempt))
             attempts.enter(attempt, Phase.SHARES)
         elif stage is Stage.SHARES:
             coordinator.close_shares()

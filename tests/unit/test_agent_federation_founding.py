@@ -57,6 +57,20 @@ def test_what_follows_from_the_rest_may_be_left_out(tmp_path: Path) -> None:
     assert written_out.config.digest == config.digest
 
 
+def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_otherwise(tmp_path: Path) -> None:
+    members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 71)]
+    config = read(tmp_path, {**SPEC, "members": members}).config
+    assert config.degree is not None
+    assert config.degree < 30
+    assert read(tmp_path, config.document()).config.digest == config.digest
+    assert read(tmp_path, {**SPEC, "members": members[:64]}).config.degree is None
+    assert read(tmp_path, {**SPEC, "members": members, "degree": None}).config.degree is None
+    wary = read(tmp_path, {**SPEC, "members": members, "collusion_bound": 20}).config.degree
+    assert wary is None or wary > config.degree
+    with pytest.raises(BelowThresholdError, match="larger degree"):
+        read(tmp_path, {**SPEC, "members": members, "degree": 2})
+
+
 def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     text = yaml.safe_dump(SPEC).replace("'", "")

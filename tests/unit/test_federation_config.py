@@ -353,6 +353,7 @@ def test_a_part_out_of_bounds_is_refused(part: str, value: Any) -> None:
         ({"groups": {"count": 3, "rule": "median"}}, "3 members to each group"),
         ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
         ({"protection": "none", "degree": 2}, "without group_pad"),
+        ({"degree": 3}, "even number of neighbours"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], reason: str) -> None:

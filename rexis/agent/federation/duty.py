@@ -166,7 +166,9 @@ class FederationDuty:
         if stage in known:
             self._send(stored, known[stage])
         elif stage is Stage.SHARES:
-            message = participant.share(self._messages(stored, Stage.KEYS))
+            sparse = member.config.degree is not None
+            seed = self.registry.opening_block(stored.federation, seen, since=stored.since) if sparse else bytes(32)
+            message = participant.share(self._messages(stored, Stage.KEYS), graph_seed=seed)
             self._send(self.records.keep(stored, participant, "shares"), message)
         elif stage is Stage.MASKED:
             self._mask(member, stored, participant)

@@ -1,5 +1,6 @@
 """The chain's word on federations and grants, read from the institution's own node; the aggregator is asked for none of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -10,12 +11,15 @@ from rexis.chain.artifacts import artifact
 from rexis.chain.calls import decode_arguments, encode_call
 from rexis.chain.connection import NODE_FAILURES, Chain
 from rexis.chain.events import decode_event
-from rexis.encoding import checksum_address, keccak256, to_hex
+from rexis.encoding import checksum_address, from_hex, keccak256, to_hex
 from rexis.errors import EquivocationError, UnavailableError, UnexpectedMessageError
 from rexis.secagg.survivors import FixedSurvivors
 
 # Blocks before the one that an attempt was first seen in: a reorganisation may have put its events there since.
 REORGANISED_BLOCKS = 64
+# Longer than a stage of any federation but the slowest, at a block every 12 s; nodes refuse to search much more.
+OPENED_BLOCKS = 7200
+_ROUND_OPENED = keccak256(b"RoundOpened(bytes32,uint64,uint64,address,bytes32,bytes32,bytes32,uint48,uint48)")
 _SURVIVORS_FIXED = keccak256(b"SurvivorsFixed(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,address[],address[])")
 # Every node has its own words around it.
 REVERTED = "revert"
@@ -133,20 +137,44 @@ class Registry:
         """
         if seen.status is not Status.FIXED:
             raise UnexpectedMessageError(f"expected survivors that are fixed on chain, the federation is {seen.status.name.lower()} there")
+        given, _ = self._event(_SURVIVORS_FIXED, federation, seen, since=since - REORGANISED_BLOCKS)
+        if given["survivorsHash"] != seen.survivors_hash:
+            raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
+        return FixedSurvivors(seen.survivors_hash, given["maskedRecord"])
+
+    def opening_block(self, federation: bytes, seen: RegisteredFederation, *, since: int) -> bytes:
+        """Hash of the block that opened the attempt that runs (32 bytes): it orders the neighbour graph.
+
+        An aggregator has one such block for each attempt, and its hash is not known before the opening is in it.
+
+        Args:
+            federation: id, 32 bytes.
+            seen: how it stands.
+            since: a block that was the latest while the attempt's keys were announced.
+
+        Raises:
+            UnavailableError: the node does not have the event.
+            EquivocationError: the contract's state and its event differ.
+        """
+        given, block = self._event(_ROUND_OPENED, federation, seen, since=since - OPENED_BLOCKS)
+        if given["manifestHash"] != seen.manifest_hash:
+            raise EquivocationError("the node's event and the contract's state name different manifests: ask another node")
+        return block
+
+    def _event(self, topic: bytes, federation: bytes, seen: RegisteredFederation, *, since: int) -> tuple[Mapping[str, Any], bytes]:
+        """Arguments of the latest event of that kind of the attempt that runs, and the hash of its block."""
         asked = {
             "address": self.address,
-            "topics": [to_hex(_SURVIVORS_FIXED), to_hex(federation), to_hex(seen.round.to_bytes(32, "big"))],
-            "fromBlock": hex(max(0, since - REORGANISED_BLOCKS)),
+            "topics": [to_hex(topic), to_hex(federation), to_hex(seen.round.to_bytes(32, "big"))],
+            "fromBlock": hex(max(0, since)),
             "toBlock": "latest",
         }
         for log in reversed(self._ask("eth_getLogs", asked)):
-            topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+            topics, data = [bytes.fromhex(text[2:]) for text in log["topics"]], bytes.fromhex(log["data"][2:])
             decoded = decode_event("FederationRegistry", topics, data)
             if decoded is not None and decoded[1]["attempt"] == seen.attempt:
-                if decoded[1]["survivorsHash"] != seen.survivors_hash:
-                    raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
-                return FixedSurvivors(seen.survivors_hash, decoded[1]["maskedRecord"])
-        raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
+                return decoded[1], from_hex(log["blockHash"], 32)
+        raise UnavailableError("this site's chain node does not show the event of the attempt yet that the contract's state tells of")
 
     def _call(self, contract: str, function: str, *arguments: Any) -> Any:
         entry = next(entry for entry in artifact(contract).abi if entry["type"] == "function" and entry["name"] == function)

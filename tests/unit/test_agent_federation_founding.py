@@ -68,7 +68,7 @@ def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_oth
     wary = read(tmp_path, {**SPEC, "members": members, "collusion_bound": 20}).config.degree
     assert wary is None or wary > config.degree
     with pytest.raises(BelowThresholdError, match="larger degree"):
-        read(tmp_path, {**SPEC, "members": members, "degree": 2})
+        read(tmp_path, {**SPEC, "members": members, "collusion_bound": 5, "degree": 2})
 
 
 def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:

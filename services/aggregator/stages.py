@@ -38,8 +38,7 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
         case Phase.OPENING:
             return _opening(session, calls, federation, attempt, chain)
         case Phase.KEYS | Phase.SHARES | Phase.MASKED:
-            # Reorganised away: neighbours are known when the chain has the opening again.
-            return None if chain is None else _sending(session, calls, federation, attempt, instant)
+            return _sending(session, calls, federation, attempt, instant)
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
         case Phase.FINALISING:

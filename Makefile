@@ -21,6 +21,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 STAMPS := .venv/stamps
 CONTRACTS_STAMP := contracts/node_modules/.installed
 AUDIT_STAMP := .venv/audit/.installed
+FLOWER_STAMP := .venv/flower/.installed
 BENCH_STAMP := $(STAMPS)/bench
 
 help: ## List the targets
@@ -67,6 +68,13 @@ $(AUDIT_STAMP): requirements/audit.txt $(STAMPS)/venv
 	@echo 'installing slither and halmos'
 	@$(PY) -m venv .venv/audit
 	@.venv/audit/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# The peer of `benchmarks secagg`; it needs other versions of what Rexis uses.
+$(FLOWER_STAMP): requirements/flower.txt $(STAMPS)/venv
+	@echo 'installing Flower'
+	@$(PY) -m venv .venv/flower
+	@.venv/flower/bin/pip --disable-pip-version-check install -q --require-hashes -r requirements/flower.txt
 	@touch $@
 
 # Their dependencies are large and not needed: only files are read from most of them.
@@ -130,13 +138,14 @@ campaign: setup ## Kills of chain, relay, index, agents and aggregator; everythi
 	@$(CAMPAIGN) commits --json $(RESULTS)/commits.json
 	@$(CAMPAIGN) federation --agents 20 --rounds 10 --kills 3 --seed 6 --json $(RESULTS)/federation.json
 
-setup-bench: setup $(BENCH_STAMP) ## Install the real weights and texts that the benchmarks run on (180 MB)
+setup-bench: setup $(BENCH_STAMP) $(FLOWER_STAMP) ## Install the real weights and texts that the benchmarks run on, and Flower (500 MB)
 
 bench: setup-bench ## Measure against plaintext in the same run (minutes)
 	@$(BIN)/python -m benchmarks ee
 	@$(BIN)/python -m benchmarks training
 	@$(BIN)/python -m benchmarks federation
 	@$(BIN)/python -m benchmarks chain
+	@$(BIN)/python -m benchmarks secagg
 
 # --- Maintenance
 
@@ -149,6 +158,8 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew
 	@$(UV_COMPILE) --extra service --extra kms --extra agent -c requirements/lock.txt -o requirements/service.txt
 	@$(BIN)/uv pip compile requirements/audit.in --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/audit.txt
+	@$(BIN)/uv pip compile requirements/flower.in --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/flower.txt
 	@$(BIN)/uv pip compile requirements/bench.in --no-deps --universal --python-version 3.11 --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --no-header -o requirements/bench.txt
 

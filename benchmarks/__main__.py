@@ -14,6 +14,7 @@ SUBJECTS = {
     "training": "training on ciphertext beside training on plaintext: weights, logits, throughput; accuracy on the ICD-10 chapter task",
     "attacks": "what attacks on keyed rows and permuted token ids read of real data, with and without noise",
     "federation": "heart disease at four hospitals: federated averaging beside pooled training, each hospital alone and published rows",
+    "secagg": "a masked round beside Flower's SecAgg+, its plaintext FedAvg and the floor: CPU seconds, bytes, memory",
     "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
 }
 
@@ -64,6 +65,9 @@ def table(figures: Mapping[str, Any]) -> list[str]:
     """Lines of a table: counts in whole numbers, measurements to three digits."""
     lines = []
     for name, value in figures.items():
+        if isinstance(value, list):
+            lines += [line for number, item in enumerate(value, start=1) for line in table({f"{name} {number}": item})]
+            continue
         if not isinstance(value, Mapping):
             lines.append(f"{name:26}{_number(value)}")
             continue

@@ -54,7 +54,7 @@ class FederationConfig:
         training, statistics: the plan of that kind; the other is None.
         protection: of single updates against the aggregator.
         group_pad: members put a pad on the sum that the aggregator can not take off; they compute each round's result themselves.
-        degree: neighbours of each member in secret sharing; None for the complete graph.
+        degree: neighbours of each member in secret sharing, an even number; None for the complete graph.
         groups: robust combination of the sums of random groups; None for one sum over all.
     """
 
@@ -192,6 +192,8 @@ class FederationConfig:
                 f"protection ee: every member holds the one key, so a member that colludes with the aggregator reads every update; "
                 f"expected collusion_bound 0, got {self.collusion_bound}"
             )
+        if self.degree is not None and self.degree % 2:
+            raise MalformedMessageError(f"degree: expected an even number of neighbours, half on each side of a ring, got {self.degree}")
         masked = self.protection in ("secagg", "secagg+dp")
         if not masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
@@ -228,7 +230,6 @@ class FederationConfig:
         return {
             "protection none or ee": self.protection in ("none", "ee"),
             "group_pad": self.group_pad,
-            "degree": self.degree is not None,
             "groups": self.groups is not None,
             **(
                 {}

@@ -6,6 +6,7 @@ Here are form, bounds and signature. Which message is due when, and from whom, i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from rexis.encoding import (
@@ -95,7 +96,7 @@ class Envelope:
             raise ValueError(f"sender: expected a checksum address, got {self.sender}")
         check_payload(self.stage, self.payload)
 
-    @property
+    @cached_property
     def payload_digest(self) -> bytes:
         """SHA-256 of the stage's tag, a zero byte and the payload's JCS (32 bytes)."""
         return sha256(domain_tag(f"secagg/{self.stage}", VERSION) + b"\0" + canonical_json(dict(self.payload)))

@@ -3,10 +3,9 @@
 A contract account (ERC-1271) has no key to recover: services check those through their chain connection.
 """
 
-from eth_keys.datatypes import PrivateKey, PublicKey, Signature
-from eth_keys.exceptions import BadSignature
-from eth_utils.exceptions import ValidationError
+from coincurve import PrivateKey, PublicKey
 
+from rexis.encoding import checksum_address, keccak256, to_hex
 from rexis.errors import SignatureError
 
 SIGNATURE_BYTES = 65
@@ -15,8 +14,8 @@ _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 def sign_digest(digest: bytes, private_key: bytes) -> bytes:
     """Sign 32 bytes deterministically (RFC 6979): r ‖ s ‖ v, 65 bytes, s in the lower half, v 27 or 28."""
-    signature = PrivateKey(private_key).sign_msg_hash(digest)
-    return bytes(signature.to_bytes()[:64]) + bytes([27 + signature.v])
+    signature = PrivateKey(private_key).sign_recoverable(digest, hasher=None)
+    return signature[:64] + bytes([27 + signature[64]])
 
 
 def canonical_signature(digest: bytes, r: int, s: int, expected: str) -> bytes:
@@ -58,15 +57,15 @@ def recover_address(digest: bytes, signature: bytes) -> str:
     if not 0 < r < _ORDER or not 0 < s <= _ORDER // 2:
         raise SignatureError("expected 0 < r < n and 0 < s <= n/2: this is a malleated or damaged signature")
     try:
-        public_key = Signature(vrs=(v - 27, r, s)).recover_public_key_from_msg_hash(digest)
-    except (BadSignature, ValidationError) as error:
+        public_key = PublicKey.from_signature_and_message(signature[:64] + bytes([v - 27]), digest, hasher=None)
+    except ValueError as error:
         raise SignatureError(f"no key made this signature: {error}") from error
-    return public_key.to_checksum_address()
+    return _address_of(public_key)
 
 
 def address_of(private_key: bytes) -> str:
     """Checksum address of a 32-byte private key."""
-    return PrivateKey(private_key).public_key.to_checksum_address()
+    return _address_of(PrivateKey(private_key).public_key)
 
 
 def address_of_public_key(point: bytes) -> str:
@@ -77,4 +76,8 @@ def address_of_public_key(point: bytes) -> str:
     """
     if len(point) != 64:
         raise SignatureError(f"expected a public key of 64 bytes, got {len(point)}")
-    return PublicKey(point).to_checksum_address()
+    return checksum_address(to_hex(keccak256(point)[-20:]))
+
+
+def _address_of(public_key: PublicKey) -> str:
+    return address_of_public_key(public_key.format(compressed=False)[1:])

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from eth_account.messages import encode_typed_data
 
-from rexis.encoding import checksum_address, keccak256
+from rexis.encoding import abi_encode, checksum_address, keccak256
 from rexis.errors import SignatureError
 from rexis.protocol.signatures import recover_address, sign_digest
 
@@ -63,14 +64,18 @@ class TypedMessage:
     @property
     def types(self) -> dict[str, list[dict[str, str]]]:
         """Members of the struct in order, in the form of `eth_signTypedData_v4`."""
-        members = self.type_string.partition("(")[2].removesuffix(")")
-        pairs = [member.split(" ") for member in members.split(",")]
-        return {self.primary_type: [{"name": name, "type": type_name} for type_name, name in pairs]}
+        return {self.primary_type: [{"name": name, "type": type_name} for type_name, name in _members(self.type_string)]}
 
     def preimage(self) -> bytes:
         """What is hashed and signed: 0x1901 ‖ domain separator ‖ struct hash, 66 bytes."""
-        signable = encode_typed_data(self.domain.fields(), self.types, dict(self.message))
-        return bytes(b"\x19" + signable.version + signable.header + signable.body)
+        if "[" in self.type_string:
+            signable = encode_typed_data(self.domain.fields(), self.types, dict(self.message))
+            return bytes(b"\x19" + signable.version + signable.header + signable.body)
+        return b"\x19\x01" + _separator(self.domain) + self._struct_hash()
+
+    def _struct_hash(self) -> bytes:
+        words = [_word(type_name, self.message[name]) for type_name, name in _members(self.type_string)]
+        return keccak256(_type_hash(self.type_string) + b"".join(words))
 
     def hash(self) -> bytes:
         """The 32 bytes that are signed: keccak256 of `preimage`."""
@@ -79,6 +84,36 @@ class TypedMessage:
     def sign(self, private_key: bytes) -> bytes:
         """Signature of 65 bytes by a 32-byte private key."""
         return sign_digest(self.hash(), private_key)
+
+
+# One registry and a few types make up nearly all messages; eth_account hashes both anew for each of them.
+@lru_cache(maxsize=64)
+def _separator(domain: Domain) -> bytes:
+    return bytes(encode_typed_data(domain.fields(), {"Empty": []}, {}).header)
+
+
+@lru_cache(maxsize=64)
+def _members(type_string: str) -> tuple[tuple[str, str], ...]:
+    pairs = (member.partition(" ") for member in type_string.partition("(")[2].removesuffix(")").split(","))
+    return tuple((type_name, name) for type_name, _, name in pairs)
+
+
+def _word(type_name: str, value: Any) -> bytes:
+    """The 32 bytes that stand for a member of an atomic type in its struct's hash."""
+    if type_name == "string":
+        return keccak256(value.encode("utf-8"))
+    if type_name == "bytes":
+        return keccak256(value)
+    if type_name == "bytes32" and type(value) is bytes and len(value) == 32:
+        return value
+    if type_name == "address":
+        return bytes.fromhex(checksum_address(value)[2:]).rjust(32, b"\0")
+    return abi_encode([type_name], [value])
+
+
+@lru_cache(maxsize=64)
+def _type_hash(type_string: str) -> bytes:
+    return keccak256(type_string.encode())
 
 
 def recover_signer(typed: TypedMessage, signature: bytes) -> str:

@@ -5,24 +5,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rexis.encoding import domain_tag
 from rexis.protocol.uploads import PART_SIZE, UploadManifest
-from rexis.secagg.masks import RingVector, Sign, apply_mask
-
-# All masks are added to one block before the next is touched; parts of an upload are whole blocks.
-BLOCK_BYTES = 1 << 20
+from rexis.secagg.masks import BLOCK_BYTES, MaskStream, RingVector, Sign, check_ring
 
 
-def blocks(vector: RingVector) -> Iterator[tuple[int, RingVector]]:
-    """Offset and slice of each block of a vector [d]."""
+def blocks(vector: RingVector) -> Iterator[RingVector]:
+    """Slices of a vector [d] that stay in the cache while all masks are added to one."""
     entries = BLOCK_BYTES // vector.dtype.itemsize
     for start in range(0, len(vector), entries):
-        yield start, vector[start : start + entries]
+        yield vector[start : start + entries]
 
 
 def masked_blocks(vector: RingVector, seeds: Sequence[tuple[bytes, Sign]]) -> Iterator[RingVector]:
     """Add or subtract the keystreams of all seeds, in place, yielding each block when it is done."""
-    for start, block in blocks(vector):
-        for seed, sign in seeds:
-            apply_mask(block, seed, sign, offset=start)
+    check_ring(vector)
+    streams, buffer = [MaskStream(seed, sign) for seed, sign in seeds], bytearray(BLOCK_BYTES)
+    for block in blocks(vector):
+        for stream in streams:
+            stream.apply(block, buffer)
         yield block
 
 
@@ -35,7 +34,7 @@ def apply_masks(vector: RingVector, seeds: Sequence[tuple[bytes, Sign]]) -> None
 def vector_digest(vector: RingVector) -> bytes:
     """SHA-256 over tag, entry size and little-endian entries of a vector (32 bytes)."""
     digest = hashlib.sha256(domain_tag("secagg/vector", 1) + b"\0" + bytes([vector.dtype.itemsize]))
-    for _, block in blocks(vector):
+    for block in blocks(vector):
         digest.update(block.data.cast("B"))
     return digest.digest()
 

@@ -122,7 +122,7 @@ class Coordinator:
         """Fix U1.
 
         Args:
-            graph_seed: 32 bytes fixed after the keys, such as the hash of a block; for the complete graph, zero.
+            graph_seed: hash of the block that opened the attempt, 32 bytes; for the complete graph, zero.
 
         Returns:
             What every participant gets for the next stage.

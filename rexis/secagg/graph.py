@@ -1,9 +1,12 @@
 """Who shares masks with whom: everybody with everybody, or a random k-regular graph for large rosters (Bell et al., CCS 2020, SecAgg+).
 
 The k-regular graph is Harary's, a ring in which each is joined to the k/2 next on both sides, in an order drawn from a seed that nobody
-knew when the keys were announced: colluders cannot choose whose neighbours they become. Shares of a secret go to its owner's
-neighbourhood of m = k + 1 (the owner keeps one), and the threshold is counted there. With c the most colluders that any neighbourhood
-holds, except with probability 2^-40:
+knew when the roster was fixed: the hash of the block that opened the attempt. The ring is of the whole roster, not of those whose keys
+came: an aggregator that knows the order and leaves out keys takes neighbours away, and moves nobody into another's neighbourhood. It gets
+another order only with another attempt, once the deadline of this one has passed. Who makes the block itself, or knows all that goes into
+it, can try hashes: that nobody of them works with the aggregator is assumed, and the complete graph assumes nothing of it. Shares of a
+secret go to its owner's neighbourhood of at most m = k + 1 (the owner keeps one), and the threshold is counted there. With c the most
+colluders that any neighbourhood holds, except with probability 2^-40:
 
     t_k = floor((m + c) / 2) + 1        2 t_k > m + c: nobody gathers t_k shares of both secrets of one site
 
@@ -27,9 +30,9 @@ def neighbours(positions: Collection[int], degree: int | None, seed: bytes) -> d
     """Position → the positions it shares masks and secrets with; symmetric, never itself.
 
     Args:
-        positions: of everybody whose keys count.
+        positions: the whole roster.
         degree: even k, or None for the complete graph, which is also what fewer than k + 2 positions get.
-        seed: 32 bytes, public, fixed after the keys: a block hash.
+        seed: 32 bytes, public, unknown when the roster was fixed: a block hash.
     """
     everybody = frozenset(positions)
     if degree is None or is_complete(len(everybody), degree):

@@ -24,8 +24,17 @@ RandomBytes = Callable[[int], bytes]
 KEY_SIZE = 32
 NONCE_SIZE = 12
 _FIELD = 2**255 - 19
-# Any clamped scalar is a multiple of the cofactor: it takes every point of small order to zero.
-_PROBE = bytes(31) + b"\x40"
+# u of every point of small order, on the curve and on its twist: each clamped scalar, a multiple of 8, takes them to zero (RFC 7748, 6.1).
+SMALL_ORDER = frozenset(
+    u.to_bytes(32, "little")
+    for u in (
+        0,
+        1,
+        _FIELD - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class PublicKeys:
         for name, key in (("mask", self.mask), ("encryption", self.encryption)):
             if len(key) != KEY_SIZE or int.from_bytes(key, "little") >= _FIELD:
                 raise MalformedMessageError(f"{name} key: expected a canonical X25519 public key of {KEY_SIZE} bytes")
-            exchange(_PROBE, key)
+            if key in SMALL_ORDER:
+                raise MalformedMessageError(f"{name} key: expected a public key of large order, got one that agrees on zero with everybody")
         if self.mask == self.encryption:
             raise MalformedMessageError("expected fresh keys, got one public key for both uses")
 
@@ -65,29 +75,39 @@ class KeyPairs:
         return cls(random_bytes(KEY_SIZE), random_bytes(KEY_SIZE))
 
     @cached_property
+    def mask_key(self) -> X25519PrivateKey:
+        """The mask scalar, loaded once: loading costs as much as agreeing."""
+        return X25519PrivateKey.from_private_bytes(self.mask)
+
+    @cached_property
+    def encryption_key(self) -> X25519PrivateKey:
+        """The encryption scalar, loaded once."""
+        return X25519PrivateKey.from_private_bytes(self.encryption)
+
+    @cached_property
     def public(self) -> PublicKeys:
         """What is announced."""
-        return PublicKeys(public_key(self.mask), public_key(self.encryption))
+        return PublicKeys(public_key(self.mask_key), public_key(self.encryption_key))
 
 
-def public_key(private: bytes) -> bytes:
+def public_key(private: X25519PrivateKey) -> bytes:
     """The X25519 public key of a scalar, 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    return private.public_key().public_bytes_raw()
 
 
-def exchange(private: bytes, public: bytes) -> bytes:
+def exchange(private: X25519PrivateKey, public: bytes) -> bytes:
     """The X25519 shared secret, 32 bytes.
 
     Raises:
         MalformedMessageError: the public key has small order, so that the secret would be zero.
     """
     try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:
         raise MalformedMessageError("expected a public key of large order, got one that agrees on zero with everybody") from error
 
 
-def pairwise_seed(ctx: bytes, private: bytes, me: int, other: int, their_mask: bytes) -> bytes:
+def pairwise_seed(ctx: bytes, private: X25519PrivateKey, me: int, other: int, their_mask: bytes) -> bytes:
     """s_ij, the seed of the mask that two participants share (32 bytes): the same at both ends.
 
     Args:
@@ -111,7 +131,7 @@ def seal_shares(
     nonce: bytes,
 ) -> bytes:
     """Encrypt the shares of (self seed, mask scalar) to a neighbour: nonce, ciphertext and tag, 94 bytes."""
-    key = _share_key(ctx, exchange(keys.encryption, theirs.encryption), sender, receiver, keys.public, theirs)
+    key = _share_key(ctx, exchange(keys.encryption_key, theirs.encryption), sender, receiver, keys.public, theirs)
     return nonce + AESGCM(key).encrypt(nonce, b"".join(shares), _associated(ctx, sender, receiver, keys_record))
 
 
@@ -123,7 +143,7 @@ def open_shares(
     Raises:
         InvalidShareError: not for this receiver, context or set of keys, or damaged by its sender.
     """
-    key = _share_key(ctx, exchange(keys.encryption, theirs.encryption), sender, receiver, theirs, keys.public)
+    key = _share_key(ctx, exchange(keys.encryption_key, theirs.encryption), sender, receiver, theirs, keys.public)
     try:
         both = AESGCM(key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _associated(ctx, sender, receiver, keys_record))
     except InvalidTag as error:

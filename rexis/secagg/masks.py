@@ -17,13 +17,43 @@ from numpy.typing import NDArray
 
 SEED_SIZE = 32
 
-# Fits the second-level cache together with the slice it is added to.
-_BLOCK_SIZE = 1 << 18
-_ZEROS = bytes(_BLOCK_SIZE)
+# Three of them fit the second-level cache: zeros, keystream, and the slice it is added to.
+BLOCK_BYTES = 1 << 17
+_ZEROS = memoryview(bytes(BLOCK_BYTES))
 _CIPHER_BLOCK = 16
 
 RingVector = NDArray[np.uint32] | NDArray[np.uint64]
 Sign = Literal[1, -1]
+
+
+class MaskStream:
+    """The keystream of a seed, added to (sign 1) or subtracted from (-1) one slice of a vector after the other, in place.
+
+    Args:
+        seed: 32 bytes, used for exactly one stream.
+        offset: bytes of the stream before the first slice; a multiple of one cipher block of 16.
+
+    Raises:
+        ValueError: another seed size or offset.
+    """
+
+    def __init__(self, seed: bytes, sign: Sign, *, offset: int = 0) -> None:
+        if len(seed) != SEED_SIZE or offset < 0 or offset % _CIPHER_BLOCK:
+            raise ValueError(f"expected a seed of {SEED_SIZE} bytes and a block-aligned offset, got {len(seed)} bytes and {offset}")
+        counter = (offset // _CIPHER_BLOCK).to_bytes(_CIPHER_BLOCK)
+        self._encryptor = Cipher(AES256(seed), CTR(counter)).encryptor()
+        self._combine = np.add if sign == 1 else np.subtract
+
+    def apply(self, part: RingVector, buffer: bytearray) -> None:
+        """The next slice, through a buffer of `BLOCK_BYTES` at most that large."""
+        self._encryptor.update_into(_ZEROS[: part.nbytes], buffer)
+        self._combine(part, np.frombuffer(buffer, dtype=part.dtype, count=len(part)), out=part)
+
+
+def check_ring(vector: RingVector) -> None:
+    """Refuse what is no contiguous vector of little-endian u32 or u64 (ValueError)."""
+    if vector.dtype.str not in ("<u4", "<u8") or vector.ndim != 1 or not vector.flags.c_contiguous:
+        raise ValueError(f"expected a contiguous vector of <u4 or <u8, got {vector.dtype.str} of shape {vector.shape}")
 
 
 def apply_mask(vector: RingVector, seed: bytes, sign: Sign, *, offset: int = 0) -> None:
@@ -37,20 +67,11 @@ def apply_mask(vector: RingVector, seed: bytes, sign: Sign, *, offset: int = 0) 
     Raises:
         ValueError: another dtype or layout, seed size, or offset.
     """
-    size = vector.dtype.itemsize
-    if vector.dtype.str not in ("<u4", "<u8") or vector.ndim != 1 or not vector.flags.c_contiguous:
-        raise ValueError(f"expected a contiguous vector of <u4 or <u8, got {vector.dtype.str} of shape {vector.shape}")
-    if len(seed) != SEED_SIZE or offset < 0 or offset * size % _CIPHER_BLOCK:
-        raise ValueError(f"expected a seed of {SEED_SIZE} bytes and a block-aligned offset, got {len(seed)} bytes and {offset}")
-    counter = (offset * size // _CIPHER_BLOCK).to_bytes(_CIPHER_BLOCK)
-    encryptor = Cipher(AES256(seed), CTR(counter)).encryptor()
-    buffer = bytearray(_BLOCK_SIZE)
-    keystream = np.frombuffer(buffer, dtype=vector.dtype)
-    combine = np.add if sign == 1 else np.subtract
-    for start in range(0, len(vector), len(keystream)):
-        part = vector[start : start + len(keystream)]
-        encryptor.update_into(memoryview(_ZEROS)[: part.nbytes], buffer)
-        combine(part, keystream[: len(part)], out=part)
+    check_ring(vector)
+    stream, buffer = MaskStream(seed, sign, offset=offset * vector.itemsize), bytearray(BLOCK_BYTES)
+    entries = BLOCK_BYTES // vector.itemsize
+    for start in range(0, len(vector), entries):
+        stream.apply(vector[start : start + entries], buffer)
 
 
 def pairwise_sign(me: int, other: int) -> Sign:

@@ -138,7 +138,7 @@ class Participant:
 
         Args:
             keys: the stage's messages of everybody whose keys count.
-            graph_seed: 32 bytes from the participant's own chain node, such as a block hash; for the complete graph, zero.
+            graph_seed: hash of the block that opened the attempt, 32 bytes from the participant's own node; for the complete graph, zero.
 
         Raises:
             BelowThresholdError: too few for a sum ever to be revealed.
@@ -325,7 +325,7 @@ class Participant:
         assert state.self_seed is not None
         seeds: list[tuple[bytes, Sign]] = [(state.self_seed, 1)]
         for other in sorted(state.shares.masked_with(me)):
-            seed = pairwise_seed(self.terms.ctx, pairs.mask, me, other, keys.keys[other].mask)
+            seed = pairwise_seed(self.terms.ctx, pairs.mask_key, me, other, keys.keys[other].mask)
             seeds.append((seed, pairwise_sign(me, other)))
         if self._group_key is not None:
             seeds.append((pad_seed(self._group_key, self.terms.ctx, me), 1))

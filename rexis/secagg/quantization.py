@@ -6,8 +6,9 @@ n vectors of entries within ±B sum to at most 2^(k-1) - 1, whatever their sizes
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from rexis.secagg.masks import RingVector
 
 RingBits = Literal[16, 32, 64]
+# In float64 such a block stays in the second-level cache.
+_BLOCK_ENTRIES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,20 @@ class FixedPoint:
         Raises:
             ValueError: NaN or infinity (nothing may be sent), another shape, or a weight out of range.
         """
-        values = np.asarray(update, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            norm = float(np.linalg.norm(values))
-        if values.ndim != 1 or not math.isfinite(norm) or not 0 < weight <= 1:
+        values = np.asarray(update)
+        if values.dtype != np.float32:
+            values = values.astype(np.float64, copy=False)
+        if values.ndim == 1:
+            with np.errstate(over="ignore", invalid="ignore"):
+                norm = math.sqrt(sum(float(block @ block) for block in _blocks(values)))
+        else:
+            norm = math.nan
+        if not math.isfinite(norm) or not 0 < weight <= 1:
             raise ValueError(
                 f"expected floats [d] of finite norm and a weight in (0, 1], got {values.shape}, norm {norm} and weight {weight}"
             )
         factor = min(1.0, self.clipping_norm / norm) if norm > 0 else 1.0
-        return self.encode_integers(values * (self.scale * weight * factor))
+        return self._steps(values, self.scale * weight * factor)
 
     def encode_integers(self, values: ArrayLike) -> RingVector:
         """Numbers in integer steps (counts, sums in fixed point) as ring entries: rounded, then clamped to ±B.
@@ -79,24 +87,45 @@ class FixedPoint:
         Raises:
             ValueError: NaN.
         """
-        steps = np.rint(np.asarray(values, dtype=np.float64))
+        steps = np.asarray(values, dtype=np.float64)
         if np.isnan(steps).any():
             raise ValueError("expected numbers to encode, got NaN")
+        return self._steps(steps, 1.0)
+
+    def _steps(self, values: NDArray[Any], factor: float) -> RingVector:
+        """Round and clamp numbers times a factor; a block at a time, for the work in between is in float64."""
         limit = float(self.bound)
         if limit > self.bound:
             limit = math.nextafter(limit, 0.0)
-        clamped = np.clip(steps, -limit, limit)
-        return clamped.astype(np.int32).view(np.uint32) if self.ring_bits == 32 else clamped.astype(np.int64).view(np.uint64)
+        steps: NDArray[np.int32] | NDArray[np.int64]
+        steps = np.empty(len(values), dtype=np.int32) if self.ring_bits == 32 else np.empty(len(values), dtype=np.int64)
+        start = 0
+        for block in _blocks(values):
+            np.multiply(block, factor, out=block)
+            np.rint(block, out=block)
+            np.clip(block, -limit, limit, out=block)
+            steps[start : start + len(block)] = block
+            start += len(block)
+        return steps.view(np.uint32) if self.ring_bits == 32 else steps.view(np.uint64)
 
     def decode_integers(self, total: RingVector) -> NDArray[np.int64]:
         """The signed sum behind a ring vector, int64 [d]."""
-        if total.dtype.itemsize * 8 != self.ring_bits:
-            raise ValueError(f"expected {self.ring_bits}-bit entries, got {total.dtype}")
-        return total.view(np.int32 if self.ring_bits == 32 else np.int64).astype(np.int64)
+        return self._signed(total).astype(np.int64)
 
     def decode(self, total: RingVector) -> NDArray[np.float64]:
         """The sum of the weighted updates, f64 [d]; divide by the sum of the weights for their mean."""
-        return self.decode_integers(total) / self.scale
+        return self._signed(total) / self.scale
+
+    def _signed(self, total: RingVector) -> NDArray[np.int32] | NDArray[np.int64]:
+        if total.dtype.itemsize * 8 != self.ring_bits:
+            raise ValueError(f"expected {self.ring_bits}-bit entries, got {total.dtype}")
+        return total.view(np.int32) if self.ring_bits == 32 else total.view(np.int64)
+
+
+def _blocks(values: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Copies in float64 of each part of a vector."""
+    for start in range(0, len(values), _BLOCK_ENTRIES):
+        yield values[start : start + _BLOCK_ENTRIES].astype(np.float64)
 
 
 def example_weight(examples: int, cap: int) -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations, islice
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from rexis.encoding import from_hex
 from rexis.errors import BelowThresholdError, InvalidShareError, MalformedMessageError
 from rexis.protocol.secagg_messages import Envelope
@@ -101,8 +103,9 @@ def opened_masks(
         seeds.append((rebuilt(position, "self", _commits_to(terms.ctx, position, commitment)), -1))
     for position in sorted(survivors.dropped):
         scalar = rebuilt(position, "pairwise", _belongs_to(directory.keys[position].mask))
+        private = X25519PrivateKey.from_private_bytes(scalar)
         for survivor in sorted(directory.neighbours[position] & survivors.positions):
-            seed = pairwise_seed(terms.ctx, scalar, position, survivor, directory.keys[survivor].mask)
+            seed = pairwise_seed(terms.ctx, private, position, survivor, directory.keys[survivor].mask)
             # What the missing participant would have added cancels what the survivor did.
             seeds.append((seed, pairwise_sign(position, survivor)))
     return seeds, wrong
@@ -113,4 +116,4 @@ def _commits_to(ctx: bytes, position: int, commitment: bytes) -> Callable[[bytes
 
 
 def _belongs_to(public: bytes) -> Callable[[bytes], bool]:
-    return lambda scalar: public_key(scalar) == public
+    return lambda scalar: public_key(X25519PrivateKey.from_private_bytes(scalar)) == public

@@ -22,10 +22,10 @@ class KeyDirectory:
 
     Attributes:
         keys: position → public keys.
-        graph_seed: 32 bytes that nobody knew when the keys were announced, such as a block hash; zero for the complete graph.
+        graph_seed: 32 bytes that nobody knew when the roster was fixed, the hash of a block; zero for the complete graph.
 
     Raises:
-        BelowThresholdError: too few for the sum ever to be revealed.
+        BelowThresholdError: too few for the sum ever to be revealed, in all or in one neighbourhood.
         MalformedMessageError: one key twice.
     """
 
@@ -40,8 +40,7 @@ class KeyDirectory:
         distinct = {key for keys in self.keys.values() for key in (keys.mask, keys.encryption)}
         if len(distinct) != 2 * len(self.keys):
             raise MalformedMessageError("expected distinct keys, got one key twice: somebody repeats another's")
-        # Refuses a roster that shrank below what its graph can bear.
-        _ = self.threshold
+        check_neighbourhoods(self, frozenset(self.keys), frozenset(self.keys))
 
     @classmethod
     def freeze(cls, terms: RoundTerms, messages: Mapping[int, Envelope], graph_seed: bytes) -> "KeyDirectory":
@@ -51,7 +50,9 @@ class KeyDirectory:
     @cached_property
     def neighbours(self) -> dict[int, frozenset[int]]:
         """Position → whom it shares masks with."""
-        return graph.neighbours(self.keys, self.terms.degree, self.graph_seed)
+        everybody = range(1, len(self.terms.roster) + 1)
+        ring = graph.neighbours(everybody, self.terms.degree, self.graph_seed)
+        return {position: ring[position] & self.keys.keys() for position in self.keys}
 
     def holders(self, position: int) -> frozenset[int]:
         """Who holds shares of that participant's secrets: its neighbours and itself."""
@@ -60,7 +61,7 @@ class KeyDirectory:
     @property
     def is_complete(self) -> bool:
         """Whether everybody is everybody's neighbour."""
-        return graph.is_complete(len(self.keys), self.terms.degree)
+        return graph.is_complete(len(self.terms.roster), self.terms.degree)
 
     @cached_property
     def threshold(self) -> int:
@@ -68,7 +69,7 @@ class KeyDirectory:
         degree = self.terms.degree
         if degree is None or self.is_complete:
             return self.terms.thresholds.threshold
-        return graph.neighbourhood_threshold(len(self.keys), self.terms.thresholds.collusion_bound, degree)
+        return graph.neighbourhood_threshold(len(self.terms.roster), self.terms.thresholds.collusion_bound, degree)
 
     @cached_property
     def record(self) -> bytes:

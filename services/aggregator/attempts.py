@@ -119,7 +119,22 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
         thresholds=Thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors),
         length=config.length,
         ring_bits=config.ring_bits,
+        degree=config.degree,
     )
+
+
+def graph_seed(session: Session, federation: Federation, attempt: Attempt) -> bytes:
+    """What orders the neighbour graph (32 bytes): the hash of the block that opened the attempt; zero for the complete graph.
+
+    Raises:
+        UnexpectedMessageError: the chain was reorganised, and the attempt is not open on it now.
+    """
+    if FederationConfig.parse(federation.config).degree is None:
+        return bytes(32)
+    chain = onchain(session, attempt)
+    if chain is None or chain.opened_block is None:
+        raise UnexpectedMessageError(f"attempt {attempt.number} of round {attempt.round} is not open on chain: its neighbours are unknown")
+    return from_hex(chain.opened_block, 32)
 
 
 def coordinator_of(session: Session, registry: Registry, federation: Federation, attempt: Attempt) -> Coordinator:
@@ -140,7 +155,7 @@ def coordinator_of(session: Session, registry: Registry, federation: Federation,
         if not phase.is_behind(stage):
             break
         if stage is Stage.KEYS:
-            coordinator.close_keys()
+            coordinator.close_keys(graph_seed=graph_seed(session, federation, attempt))
         elif stage is Stage.SHARES:
             coordinator.close_shares()
         elif stage is Stage.MASKED:

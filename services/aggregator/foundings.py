@@ -8,6 +8,7 @@ from rexis.chain.calls import decode_call
 from rexis.encoding import to_hex
 from rexis.errors import BelowThresholdError, MalformedMessageError, ProtocolError
 from rexis.protocol.federation_config import FederationConfig
+from rexis.secagg.graph import is_complete, neighbourhood_threshold
 from rexis.secagg.payloads import update_encoding
 from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
@@ -18,8 +19,6 @@ from services.foundation.database import now
 from services.foundation.objects import ObjectStore
 from services.foundation.uploads import StoredUpload
 from services.foundation.uploads.records import Upload, abandon_upload
-
-MAX_MEMBERS = 64  # the complete graph of pairwise masks; larger rosters need a neighbour graph
 
 
 def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> None:
@@ -32,9 +31,12 @@ def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> N
         raise ProtocolError(f"founder: expected the account that is signed in, {caller}, got {config.founder}")
     if config.aggregators != (aggregator,) or config.quorum != 1:
         raise ProtocolError(f"aggregators: expected this aggregator alone, {aggregator} with a quorum of 1: it signs for nobody else")
-    if len(config.members) > MAX_MEMBERS:
-        raise ProtocolError(f"members: expected at most {MAX_MEMBERS}, got {len(config.members)}")
     check_thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors)
+    if config.degree is not None and not is_complete(len(config.members), config.degree):
+        try:
+            neighbourhood_threshold(len(config.members), config.collusion_bound, config.degree)
+        except BelowThresholdError as error:
+            raise ProtocolError(f"degree: {error}") from error
     size = config.length if config.training is None else max(config.length, config.training.trained)
     if size > MAX_PARAMETERS:
         raise ProtocolError(f"model: expected at most {MAX_PARAMETERS} parameters, and entries of a masked vector, got {size}")

@@ -142,7 +142,7 @@ class OnchainFederation(Base):
 
 
 class OnchainRound(Base):
-    """One attempt at one round as the chain has it; what has not happened is NULL."""
+    """One attempt at one round as the chain has it; what has not happened is NULL. `opened_block`: hash, NULL in rows of before."""
 
     __tablename__ = "onchain_round"
 
@@ -152,6 +152,7 @@ class OnchainRound(Base):
     manifest_hash: Mapped[str] = mapped_column(String(66))
     base_model: Mapped[str] = mapped_column(String(66))
     opened_transaction: Mapped[str] = mapped_column(String(66))
+    opened_block: Mapped[str | None] = mapped_column(String(66))
     survivors_hash: Mapped[str | None] = mapped_column(String(66))
     masked_record: Mapped[str | None] = mapped_column(String(66))
     accumulator: Mapped[str | None] = mapped_column(String(66))

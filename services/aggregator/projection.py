@@ -41,6 +41,7 @@ class FederationProjection:
                         manifest_hash=to_hex(given["manifestHash"]),
                         base_model=to_hex(given["baseModel"]),
                         opened_transaction=event.transaction_hash,
+                        opened_block=event.block_hash,
                     )
                 )
             case "UpdateCommitted":

@@ -107,7 +107,7 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
     try:
         coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
         if stage is Stage.KEYS:
-            coordinator.close_keys()
+            coordinator.close_keys(graph_seed=attempts.graph_seed(session, federation, attempt))
             attempts.enter(attempt, Phase.SHARES)
         elif stage is Stage.SHARES:
             coordinator.close_shares()

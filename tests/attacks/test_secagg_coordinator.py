@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -403,6 +403,26 @@ def test_a_sparse_graph_does_not_isolate_a_site() -> None:
             simulation.participants[i].unmask_fixed(survivors, fixed)
     answer = simulation.participants[1].unmask_fixed(survivors, fixed)
     assert {entry["of"] for entry in answer.payload["self"]} == {ROSTER[0]} | {ROSTER[i - 1] for i in neighbours - set(gone)}
+
+
+def test_leaving_out_keys_makes_nobody_another_neighbour() -> None:
+    """Who knows the order before the keys are closed could else pick those that count, until colluders surround one site."""
+    terms = make_terms(20, degree=6)
+    simulation = Simulation(terms, graph_seed=keccak256(b"block"))
+    keys = dict(enumerate(simulation.keys(), start=1))
+    whole = KeyDirectory.freeze(terms, keys, simulation.graph_seed)
+    refused = 0
+    for gone in combinations(range(2, 21), 3):
+        left = {position: message for position, message in keys.items() if position not in gone}
+        try:
+            directory = KeyDirectory.freeze(terms, left, simulation.graph_seed)
+        except BelowThresholdError:
+            refused += 1
+            continue
+        assert directory.threshold == whole.threshold
+        assert all(directory.neighbours[position] == whole.neighbours[position] - set(gone) for position in left)
+    # Three of one neighbourhood are too many for this degree.
+    assert refused > 0
 
 
 def test_a_masked_vector_of_another_is_not_a_survivor() -> None:

@@ -27,7 +27,7 @@ def test_mask_seeds_have_their_full_entropy() -> None:
     seeds = []
     for number in range(200):
         other = KeyPairs(keccak256(b"mask %d" % number), keccak256(b"encryption %d" % number))
-        seeds.append(pairwise_seed(keccak256(b"ctx"), mine.mask, 1, 2, other.public.mask))
+        seeds.append(pairwise_seed(keccak256(b"ctx"), mine.mask_key, 1, 2, other.public.mask))
     bits = [int.from_bytes(seed, "big") for seed in seeds]
     assert (reduce(or_, bits), reduce(and_, bits)) == (2**256 - 1, 0)
     folded = [reduce(xor, (int.from_bytes(seed[at : at + 4], "big") for at in range(0, 32, 4))) for seed in seeds]
@@ -44,10 +44,10 @@ def test_mask_seeds_have_their_full_entropy() -> None:
 def test_seeds_of_two_attempts_have_nothing_in_common() -> None:
     """Even if a site's random numbers repeated."""
     one, two = KeyPairs(keccak256(b"a"), keccak256(b"b")), KeyPairs(keccak256(b"c"), keccak256(b"d"))
-    seeds = {pairwise_seed(make_terms(3, attempt=attempt).ctx, one.mask, 1, 2, two.public.mask) for attempt in range(50)}
+    seeds = {pairwise_seed(make_terms(3, attempt=attempt).ctx, one.mask_key, 1, 2, two.public.mask) for attempt in range(50)}
     assert len(seeds) == 50
-    assert pairwise_seed(bytes(32), two.mask, 2, 1, one.public.mask) == pairwise_seed(bytes(32), one.mask, 1, 2, two.public.mask)
-    assert pairwise_seed(bytes(32), two.mask, 3, 1, one.public.mask) != pairwise_seed(bytes(32), one.mask, 1, 2, two.public.mask)
+    assert pairwise_seed(bytes(32), two.mask_key, 2, 1, one.public.mask) == pairwise_seed(bytes(32), one.mask_key, 1, 2, two.public.mask)
+    assert pairwise_seed(bytes(32), two.mask_key, 3, 1, one.public.mask) != pairwise_seed(bytes(32), one.mask_key, 1, 2, two.public.mask)
 
 
 def test_nothing_about_the_data_stands_beside_the_vector() -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,12 @@ def test_canonical_json_round_trip(value):
     data = canonical_json(value)
     assert parse_canonical_json(data, max_bytes=len(data)) == value
     assert canonical_json(parse_json(json.dumps(value, indent=2).encode(), max_bytes=1 << 20)) == data
+
+
+@given(VALUES)
+@settings(max_examples=150, deadline=None)
+def test_canonical_json_is_what_a_library_of_rfc_8785_writes(value):
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 @given(VALUES, st.data())

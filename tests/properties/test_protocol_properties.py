@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from eth_account.messages import encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.sign_in import SignInMessage
 from rexis.protocol.signatures import address_of, recover_address, sign_digest
+from rexis.protocol.typed_data import Domain, TypedMessage
 from rexis.protocol.uploads import MAX_UPLOAD_BYTES, PART_SIZE, UploadManifest, content_digest_header, parse_content_digest, plan_parts
 
 KEY = bytes(31) + b"\x01"
@@ -69,6 +71,23 @@ def test_every_bit_of_a_header_counts():
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(MalformedMessageError):
             file_record(bytes(changed))
+
+
+@given(
+    domain=st.builds(Domain, st.integers(1, 2**256 - 1), st.none() | ADDRESS, name=st.text(max_size=8)),
+    values=st.tuples(
+        HASH, st.text(st.characters(exclude_categories=("Cs",)), max_size=40), ADDRESS, st.binary(max_size=70), st.integers(0, 2**64 - 1)
+    ),
+    rest=st.tuples(st.booleans(), st.binary(min_size=16, max_size=16), st.lists(ADDRESS, max_size=3)),
+    with_list=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_typed_data_hash_to_what_a_wallet_hashes(domain, values, rest, with_list):
+    members = "bytes32 a,string b,address c,bytes d,uint64 e,bool f,bytes16 g" + (",address[] h" if with_list else "")
+    message = dict(zip("abcdefgh", [*values, *rest], strict=True))
+    typed = TypedMessage(domain, f"Everything({members})", message if with_list else {k: v for k, v in message.items() if k != "h"})
+    signable = encode_typed_data(domain.fields(), typed.types, dict(typed.message))
+    assert typed.preimage() == b"\x19" + signable.version + signable.header + signable.body
 
 
 @given(st.integers(8 * RECORD.header.data_start, 8 * len(DATA) - 1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rexis.encoding import keccak256
 from rexis.errors import BelowThresholdError, RexisError, UnexpectedMessageError
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.secagg import Coordinator, Participant
+from rexis.secagg import Coordinator, Participant, graph
 from rexis.secagg.group_pad import remove_group_pad
 from rexis.secagg.participant_state import Phase
 from tests.unit.secagg_rounds import ROSTER, Signer, Simulation, make_terms, noted_signatures, plain_sum, update_of
@@ -92,18 +92,42 @@ def test_the_sum_is_exact_or_nothing_is(chosen: dict[str, Any]) -> None:
     assert np.array_equal(total, expected)
 
 
-@settings(max_examples=3, deadline=None)
-@given(seed=st.binary(min_size=32, max_size=32), data=st.data())
-def test_random_sparse_graphs_give_the_exact_sum(seed: bytes, data: st.DataObject) -> None:
-    terms = make_terms(12, degree=data.draw(st.sampled_from([6, 8])), length=9)
-    simulation = Simulation(terms, graph_seed=seed)
-    simulation.keys()
-    simulation.shares()
-    survivors = set(simulation.everybody) - set(data.draw(st.lists(st.integers(1, 12), max_size=2, unique=True)))
-    # Two drop-outs leave enough in every neighbourhood of these degrees.
-    simulation.masked(survivors)
-    simulation.survivors()
-    assert np.array_equal(simulation.unmask(), plain_sum(terms, survivors))
+@settings(max_examples=8, deadline=None)
+@given(seed=st.binary(min_size=32, max_size=32), degree=st.sampled_from([6, 8]), data=st.data())
+def test_random_sparse_graphs_give_the_exact_sum_or_none(seed: bytes, degree: int, data: st.DataObject) -> None:
+    terms = make_terms(12, degree=degree, length=9)
+    leaves = data.draw(st.dictionaries(st.integers(1, 12), st.sampled_from(list(Stage)), max_size=5))
+    simulation, stages = Simulation(terms, graph_seed=seed), list(Stage)
+
+    def present(stage: Stage) -> set[int]:
+        return {i for i in simulation.everybody if i not in leaves or stages.index(leaves[i]) > stages.index(stage)}
+
+    def holders(position: int) -> set[int]:
+        ring = graph.neighbours(simulation.everybody, degree, seed)
+        return ring[position] | {position}
+
+    def is_allowed(dealers: set[int], answering: set[int]) -> bool:
+        needed = graph.neighbourhood_threshold(12, terms.thresholds.collusion_bound, degree)
+        return all(len(holders(position) & answering) >= needed for position in dealers)
+
+    steps = (simulation.keys, simulation.shares, simulation.masked)
+    dealers = set(simulation.everybody)
+    for stage, play in zip(stages, steps, strict=False):
+        dealers = present(stage) if stage is not Stage.MASKED else dealers
+        if len(present(stage)) < terms.thresholds.min_survivors or not is_allowed(dealers, present(stage)):
+            with pytest.raises(BelowThresholdError):
+                play(present(stage))
+            with pytest.raises(UnexpectedMessageError):
+                simulation.coordinator.masked_sum()
+            return
+        play(present(stage))
+    simulation.fix_on_chain()
+    if not is_allowed(dealers, present(Stage.UNMASK)):
+        with pytest.raises(BelowThresholdError):
+            simulation.unmask(present(Stage.UNMASK), simulation.coordinator.survivors.fixed)
+        return
+    total = simulation.unmask(present(Stage.UNMASK), simulation.coordinator.survivors.fixed)
+    assert np.array_equal(total, plain_sum(terms, present(Stage.MASKED)))
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,7 @@ class Attempt:
 
     manifest: Manifest
     coordinator: Coordinator
+    graph_seed: bytes
     stage: str = "keys"
     uploads: dict[str, bytes] = field(default_factory=dict)
 
@@ -172,7 +173,7 @@ class StandIn:
             deadlines=deadlines,
         )
         numbers = (federation, manifest.round, manifest.attempt, manifest.digest, deadlines.masked, deadlines.abandon)
-        send(self.chain, AGGREGATOR, "FederationRegistry", "openRound", *numbers)
+        opened = send(self.chain, AGGREGATOR, "FederationRegistry", "openRound", *numbers)
         given = kept.config
         terms = RoundTerms(
             CHAIN_ID,
@@ -186,8 +187,9 @@ class StandIn:
             Thresholds(len(given.roster), given.collusion_bound, given.threshold, given.min_survivors),
             given.length,
             given.ring_bits,
+            given.degree,
         )
-        kept.attempt = Attempt(manifest, Coordinator(terms))
+        kept.attempt = Attempt(manifest, Coordinator(terms), bytes(opened["blockHash"]) if given.degree else bytes(32))
         return kept.attempt
 
     def close(self, federation: bytes) -> None:
@@ -197,7 +199,7 @@ class StandIn:
         assert attempt is not None
         coordinator = attempt.coordinator
         if attempt.stage == "keys":
-            coordinator.close_keys()
+            coordinator.close_keys(graph_seed=attempt.graph_seed)
             attempt.stage = "shares"
         elif attempt.stage == "shares":
             coordinator.close_shares()

@@ -167,6 +167,25 @@ def test_rounds_of_four_agents_are_plain_federated_averaging_also_when_one_drops
     assert (content, record) == (models[record], rounds[-1].model)
 
 
+def test_a_sparse_graph_of_neighbours_gives_the_plain_average_too(network: Network) -> None:
+    config = config_of(network.hospitals, "training", name="sparse", rounds=1, stage_s=LONG_STAGE_S, degree=2)
+    # Nobody trains twice on one model, so this one starts from another.
+    federation = network.found(config, seed=17)
+    for hospital in network.hospitals:
+        hospital.join(federation)
+    models = network.run(federation)
+    (only,) = network.founder.rounds(federation)
+    agreed = network.founder.federation(federation).config
+    assert agreed.training is not None
+    assert agreed.degree == 2
+    base = models[only.base_model]
+    updates = [plain_update(hospital, agreed, only.base_model, base) for hospital in network.hospitals]
+    weights = sum(weight for _, weight in updates)
+    expected = _flat(read_model(agreed.training, base, only.base_model)) + sum(weight * delta for delta, weight in updates) / weights
+    assert only.model is not None
+    assert np.abs(_flat(read_model(agreed.training, models[only.model], only.model)) - expected).max() < 1e-7
+
+
 def test_a_statistic_then_two_models_that_it_scales_at_the_same_time(network: Network) -> None:
     statistic = network.found(config_of(network.hospitals, "statistics", name="moments", stage_s=LONG_STAGE_S))
     for hospital in network.hospitals:
@@ -368,9 +387,7 @@ def test_a_private_federation_runs_by_the_same_commands_and_says_what_it_costs(n
         assert each.metrics == {"version": 1, "weight": 4}
     assert len(models) == 3
     registry = Registry(network.hospitals[0].chain)
-    assert [registry.declared_loss(federation, number, since=0) for number in (1, 2)] == [
-        declared_micro(config, number) for number in (1, 2)
-    ]
+    assert [registry.declared_loss(federation, number) for number in (1, 2)] == [declared_micro(config, number) for number in (1, 2)]
     assert whole * 1e6 <= declared_micro(config, 2) < whole * 1e6 + 1000
 
 

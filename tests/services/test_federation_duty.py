@@ -17,9 +17,10 @@ from rexis.agent.journal import Journal
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.encoding import to_hex
-from rexis.errors import DigestMismatchError, PolicyError, RexisError, UnexpectedMessageError
+from rexis.errors import BelowThresholdError, DigestMismatchError, PolicyError, RexisError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
+from rexis.secagg.graph import neighbours
 from rexis.secagg.payloads import decode_update
 from tests.services.federation_stand_in import (
     AGGREGATOR,
@@ -96,6 +97,46 @@ def test_a_round_with_a_drop_out_gives_the_plain_weighted_mean_of_those_who_stay
         assert np.abs(mean.delta - expected).max() < 1e-8
         assert mean.weight == sum(weight for _, weight in updates)
     assert Registry(stand_in.chain).federation(federation).round == 4
+
+
+def test_the_block_that_opened_an_attempt_orders_the_neighbours_and_an_aggregator_has_one_only(
+    stand_in: StandIn, hospitals: list[Hospital]
+) -> None:
+    federation = joined(stand_in, hospitals, degree=2)
+    kept = stand_in.kept[federation]
+    updates = [plain_update(hospital, kept.config, kept.model, kept.content) for hospital in hospitals]
+    attempt = stand_in.open_round(federation)
+    registry = Registry(stand_in.chain)
+    seen, latest = registry.federation(federation), registry.block_number()
+    assert registry.opening_block(federation, seen, since=latest) == attempt.graph_seed != bytes(32)
+    # It can not have the attempt opened again in a block that suits it, nor another one before the deadline of this one.
+    deadlines = attempt.manifest.deadlines
+    for number in (attempt.manifest.attempt, attempt.manifest.attempt + 1):
+        again = (federation, attempt.manifest.round, number, attempt.manifest.digest, deadlines.masked, deadlines.abandon)
+        with pytest.raises(AssertionError, match="openRound"):
+            send(stand_in.chain, AGGREGATOR, "FederationRegistry", "openRound", *again)
+    with pytest.raises(AssertionError, match="abandon"):
+        send(stand_in.chain, AGGREGATOR, "FederationRegistry", "abandon", federation, 1, 1)
+    play(stand_in, federation, hospitals)
+    mean = decode_update(kept.config, kept.sums[-1])
+    expected = sum(weight * delta for delta, weight in updates) / sum(weight for _, weight in updates)
+    assert np.abs(mean.delta - expected).max() < 1e-8
+
+
+def test_an_aggregator_that_orders_the_neighbours_by_another_block_gets_no_sum(stand_in: StandIn, hospitals: list[Hospital]) -> None:
+    federation = joined(stand_in, hospitals, degree=2)
+    attempt = stand_in.open_round(federation)
+    roster = range(1, len(hospitals) + 1)
+    honest = neighbours(roster, 2, attempt.graph_seed)
+    attempt.graph_seed = next(seed for seed in (bytes([n]) * 32 for n in range(64)) if neighbours(roster, 2, seed) != honest)
+    for _ in ("keys", "shares"):
+        for hospital in hospitals:
+            hospital.poll()
+        if attempt.stage == "keys":
+            stand_in.close(federation)
+    # What they sealed is for the neighbours that their own nodes name.
+    with pytest.raises(BelowThresholdError):
+        stand_in.close(federation)
 
 
 def test_two_federations_run_at_once_on_a_standardised_table(stand_in: StandIn, hospitals: list[Hospital]) -> None:

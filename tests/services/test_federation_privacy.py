@@ -115,7 +115,7 @@ def test_two_private_rounds_are_debited_declared_and_tell_no_count(stand_in: Sta
     spent = PrivacyLedger(hospitals[0].journal).spent(root_of(hospitals[0]), DELTA)
     assert spent == pytest.approx(epsilon([GaussianEvent(8.0, 0.3, 6)], DELTA))
     registry = Registry(stand_in.chain)
-    assert [registry.declared_loss(federation, number, since=0) for number in (1, 2)] == [declared_micro(kept.config, n) for n in (1, 2)]
+    assert [registry.declared_loss(federation, number) for number in (1, 2)] == [declared_micro(kept.config, n) for n in (1, 2)]
 
 
 @pytest.mark.parametrize("wrong", [0, 10**6])

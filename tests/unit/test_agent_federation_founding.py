@@ -73,6 +73,20 @@ def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Pa
     assert (document["optimizer"], document["personal"], list(plan.shared)) == ("adam", ["0.bias", "2."], ["0.weight"])
 
 
+def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_otherwise(tmp_path: Path) -> None:
+    members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 71)]
+    config = read(tmp_path, {**SPEC, "members": members}).config
+    assert config.degree is not None
+    assert config.degree < 30
+    assert read(tmp_path, config.document()).config.digest == config.digest
+    assert read(tmp_path, {**SPEC, "members": members[:64]}).config.degree is None
+    assert read(tmp_path, {**SPEC, "members": members, "degree": None}).config.degree is None
+    wary = read(tmp_path, {**SPEC, "members": members, "collusion_bound": 20}).config.degree
+    assert wary is None or wary > config.degree
+    with pytest.raises(BelowThresholdError, match="larger degree"):
+        read(tmp_path, {**SPEC, "members": members, "collusion_bound": 5, "degree": 2})
+
+
 def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     text = yaml.safe_dump(SPEC).replace("'", "")

@@ -29,6 +29,7 @@ def test_help_lists_the_subjects() -> None:
     assert "ee " in listed
     assert "training " in listed
     assert "attacks " in listed
+    assert "secagg " in listed
     assert "chain " in listed
     assert "federation " in listed
 
@@ -68,6 +69,18 @@ def test_a_package_that_is_not_installed_is_named_and_a_module_of_our_own_is_mis
             figures_of(subject_that_needs(name), None, quick=True)
     with pytest.raises(SystemExit, match="expected parts among sound, needs, got other"):
         figures_of(subject_that_needs("json"), ["other"], quick=True)
+
+
+@pytest.mark.parametrize("degree", [None, 6])
+def test_a_cell_of_secagg_is_a_whole_round_with_drop_outs(degree: int | None) -> None:
+    cell = {"n": 10, "d": 50_000, "dropouts": 1, "degree": degree, "colluders": 1}
+    command = [sys.executable, "-m", "benchmarks.secagg_round", json.dumps(cell)]
+    # It compares the opened sum with the plain one, and ends with an error otherwise.
+    figures = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert figures["total_s"] == pytest.approx(10 * figures["client_s"] + figures["server_s"])
+    assert 4 < figures["bytes_per_parameter"] < 4.2
+    assert figures["client_over_floor"] == pytest.approx(figures["client_s"] / figures["floor_s"])
+    assert 20 < figures["peak_rss_mb"] < 500
 
 
 def test_chain_sets_a_relayed_call_beside_the_same_call_sent() -> None:

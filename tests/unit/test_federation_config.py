@@ -361,6 +361,7 @@ def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) ->
         ({"groups": {"count": 3, "rule": "median"}}, "3 members to each group"),
         ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
         ({"protection": "none", "degree": 2}, "without group_pad"),
+        ({"degree": 3}, "even number of neighbours"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], reason: str) -> None:

@@ -9,6 +9,7 @@ from rexis.encoding import to_hex
 from rexis.errors import DigestMismatchError, PolicyError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
+from rexis.secagg.graph import is_complete, neighbourhood_threshold
 from rexis.secagg.privacy import check_claim
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds, thresholds
@@ -110,6 +111,7 @@ def round_terms(config: FederationConfig, manifest: Manifest, registry: Registry
         thresholds=thresholds_of(config),
         length=config.length,
         ring_bits=config.ring_bits,
+        degree=config.degree,
     )
 
 
@@ -117,10 +119,12 @@ def thresholds_of(config: FederationConfig) -> Thresholds:
     """The config's thresholds, if they are safe.
 
     Raises:
-        BelowThresholdError: too few members for its collusion bound.
+        BelowThresholdError: too few members, or too few neighbours of each, for its collusion bound.
         UnexpectedMessageError: lower than an active adversary asks for.
     """
     least = thresholds(len(config.members), config.collusion_bound)
+    if config.degree is not None and not is_complete(len(config.members), config.degree):
+        neighbourhood_threshold(len(config.members), config.collusion_bound, config.degree)
     if config.threshold < least.threshold or config.min_survivors < max(config.threshold, least.min_survivors):
         raise UnexpectedMessageError(
             f"expected a threshold of at least {least.threshold} and min_survivors of at least {least.min_survivors} and the threshold, "

@@ -166,7 +166,8 @@ class FederationDuty:
         if stage in known:
             self._send(stored, known[stage])
         elif stage is Stage.SHARES:
-            message = participant.share(self._messages(stored, Stage.KEYS))
+            seed = bytes(32) if member.config.degree is None else self.registry.opening_block(stored.federation, seen, since=stored.since)
+            message = participant.share(self._messages(stored, Stage.KEYS), graph_seed=seed)
             self._send(self.records.keep(stored, participant, "shares"), message)
         elif stage is Stage.MASKED:
             self._mask(member, stored, participant)

@@ -41,12 +41,15 @@ from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
+from rexis.secagg.graph import smallest_degree
 from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
 
 MAX_FILE_BYTES = 4 << 20
 # `create` writes two words for each member and one for each aggregator.
 GAS, GAS_PER_MEMBER = 400_000, 60_000
+# Beyond so many members a sparse graph costs each less; it has to bear that one in ten drops out at random.
+COMPLETE_UP_TO, EXPECTED_DROPOUTS = 64, 10
 NOT_FOUND = 404
 ADDRESS_BYTES = 20
 ZEROS = "zeros"
@@ -172,6 +175,11 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])
         filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
+    if len(listed) > COMPLETE_UP_TO and type(filled["collusion_bound"]) is int:
+        filled.setdefault("degree", smallest_degree(len(listed), filled["collusion_bound"], len(listed) // EXPECTED_DROPOUTS))
+    # Everybody with everybody, because the file says so or because nothing sparser is safe.
+    if filled.get("degree", 0) is None:
+        del filled["degree"]
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)

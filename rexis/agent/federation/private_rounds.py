@@ -42,7 +42,7 @@ def check_round(records: FederationRecords, registry: Registry, member: Membersh
         return
     if manifest.round > 1:
         before = manifest.round - 1
-        check_declared(registry, member.federation, member.config, before, since=records.since(member.federation, before))
+        check_declared(registry, member.federation, member.config, before)
     if policy.privacy is not None:
         from rexis.agent.privacy_ledger import PrivacyLedger
 
@@ -50,12 +50,11 @@ def check_round(records: FederationRecords, registry: Registry, member: Membersh
         PrivacyLedger(records.journal).check(member.content_root, planned, policy.privacy)
 
 
-def check_declared(registry: Registry, federation: bytes, config: FederationConfig, round_number: int, *, since: int = 0) -> None:
+def check_declared(registry: Registry, federation: bytes, config: FederationConfig, round_number: int) -> None:
     """Compare the privacy loss that stands on chain after a round with what the plan costs; where it claims none, nothing is asked.
 
     Args:
         federation: id, 32 bytes.
-        since: a block that was the latest before that round was final.
 
     Raises:
         UnexpectedMessageError: the aggregators declared another loss.
@@ -63,7 +62,7 @@ def check_declared(registry: Registry, federation: bytes, config: FederationConf
     """
     if round_event(config) is None:
         return
-    found, expected = registry.declared_loss(federation, round_number, since=since), declared_micro(config, round_number)
+    found, expected = registry.declared_loss(federation, round_number), declared_micro(config, round_number)
     # Another version of the accountant may round to the next thousandth.
     if abs(found - expected) > GRAIN_MICRO:
         raise UnexpectedMessageError(

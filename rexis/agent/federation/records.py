@@ -144,11 +144,6 @@ class FederationRecords:
         )
         return [_attempt(row) for row in rows]
 
-    def since(self, federation: bytes, round_number: int) -> int:
-        """Number of the block that was the latest when this institution first saw a round; 0 if it did not."""
-        row = self._row("SELECT min(since) AS since FROM attempt WHERE federation = ? AND round = ?", federation, round_number)
-        return 0 if row is None or row["since"] is None else int(row["since"])
-
     def earlier(self, terms: RoundTerms) -> list[AttemptRecord]:
         """Everything that may bind or forbid a new attempt: all of the same round, and all on the same base model."""
         rows = self.journal.rows(

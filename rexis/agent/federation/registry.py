@@ -11,14 +11,17 @@ from rexis.chain.artifacts import artifact
 from rexis.chain.calls import decode_arguments, encode_call
 from rexis.chain.connection import NODE_FAILURES, Chain
 from rexis.chain.events import decode_event
-from rexis.encoding import checksum_address, keccak256, to_hex
+from rexis.encoding import checksum_address, from_hex, keccak256, to_hex
 from rexis.errors import EquivocationError, UnavailableError, UnexpectedMessageError
 from rexis.secagg.survivors import FixedSurvivors
 
 # Blocks before the one that an attempt was first seen in: a reorganisation may have put its events there since.
 REORGANISED_BLOCKS = 64
+# Longer than a stage of any federation but the slowest, at a block every 12 s; nodes refuse to search much more.
+OPENED_BLOCKS = 7200
 # Most blocks of one question for events that may be old.
 BLOCKS_AT_ONCE = 10_000
+_ROUND_OPENED = keccak256(b"RoundOpened(bytes32,uint64,uint64,address,bytes32,bytes32,bytes32,uint48,uint48)")
 _ROUND_FINALISED = keccak256(b"RoundFinalised(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,uint32,uint64,address[])")
 _SURVIVORS_FIXED = keccak256(b"SurvivorsFixed(bytes32,uint64,uint64,bytes32,bytes32,bytes32,bytes32,address[],address[])")
 # Every node has its own words around it.
@@ -137,40 +140,55 @@ class Registry:
         """
         if seen.status is not Status.FIXED:
             raise UnexpectedMessageError(f"expected survivors that are fixed on chain, the federation is {seen.status.name.lower()} there")
-        for found in self._events(_SURVIVORS_FIXED, federation, seen.round, since):
-            if found["attempt"] == seen.attempt:
-                if found["survivorsHash"] != seen.survivors_hash:
+        for given, _ in self._events(_SURVIVORS_FIXED, federation, seen.round, since=since - REORGANISED_BLOCKS):
+            if given["attempt"] == seen.attempt:
+                if given["survivorsHash"] != seen.survivors_hash:
                     raise EquivocationError("the node's event and the contract's state name different survivors: ask another node")
-                return FixedSurvivors(seen.survivors_hash, found["maskedRecord"])
+                return FixedSurvivors(seen.survivors_hash, given["maskedRecord"])
         raise UnavailableError("the chain has fixed survivors, and this node does not show the event yet")
 
-    def declared_loss(self, federation: bytes, round_number: int, *, since: int) -> int:
-        """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
+    def opening_block(self, federation: bytes, seen: RegisteredFederation, *, since: int) -> bytes:
+        """Hash of the block that opened the attempt that runs (32 bytes): it orders the neighbour graph.
+
+        An aggregator has one such block for each attempt, and its hash is not known before the opening is in it.
 
         Args:
             federation: id, 32 bytes.
-            since: a block that was the latest before that round was final; 0 if none is known.
+            seen: how it stands.
+            since: a block that was the latest while the attempt's keys were announced.
+
+        Raises:
+            UnavailableError: the node does not have the event.
+            EquivocationError: the contract's state and its event differ.
+        """
+        for given, block in self._events(_ROUND_OPENED, federation, seen.round, since=since - OPENED_BLOCKS):
+            if given["attempt"] == seen.attempt:
+                if given["manifestHash"] != seen.manifest_hash:
+                    raise EquivocationError("the node's event and the contract's state name different manifests: ask another node")
+                return block
+        raise UnavailableError("the chain has opened this attempt, and this node does not show the event yet")
+
+    def declared_loss(self, federation: bytes, round_number: int) -> int:
+        """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
 
         Raises:
             UnavailableError: the node does not have the event.
         """
-        for found in self._events(_ROUND_FINALISED, federation, round_number, since):
-            return int(found["epsilonMicro"])
-        raise UnavailableError(f"round {round_number} is final on chain, and this node does not show the event yet")
+        return int(self._settled_events(_ROUND_FINALISED, federation, [round_number])[round_number]["epsilonMicro"])
 
-    def _events(self, topic: bytes, federation: bytes, round_number: int, since: int) -> Iterator[dict[str, Any]]:
-        """Arguments of the events of a round, newest first."""
+    def _events(self, topic: bytes, federation: bytes, round_number: int, *, since: int) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+        """Arguments of the events of a round and hashes of their blocks, newest first."""
         asked = {
             "address": self.address,
             "topics": [to_hex(topic), to_hex(federation), to_hex(round_number.to_bytes(32, "big"))],
-            "fromBlock": hex(max(0, since - REORGANISED_BLOCKS)),
+            "fromBlock": hex(max(0, since)),
             "toBlock": "latest",
         }
         for log in reversed(self._ask("eth_getLogs", asked)):
             topics, data = [bytes.fromhex(each[2:]) for each in log["topics"]], bytes.fromhex(log["data"][2:])
             decoded = decode_event("FederationRegistry", topics, data)
             if decoded is not None:
-                yield decoded[1]
+                yield decoded[1], from_hex(log["blockHash"], 32)
 
     def metrics_digests(self, federation: bytes, rounds: Collection[int]) -> dict[int, bytes]:
         """Digests of the metrics of rounds that are final, 32 bytes by round.

@@ -55,6 +55,17 @@ def read_upload(upload: StoredUpload, objects: ObjectStore, spec: ModelSpec) -> 
         return _written(form, read_file(stream, form, upload.total_bytes))
 
 
+def received(content: bytes, spec: ModelSpec) -> ModelFile:
+    """A model that another aggregator gave out, written anew; its record says whether it is the one that was meant.
+
+    Raises:
+        MalformedMessageError: another size, header, name or shape.
+        EncodingError: NaN or infinity.
+    """
+    form = file_spec(spec)
+    return _written(form, read_file(io.BytesIO(content), form, len(content)))
+
+
 def updated(base: NDArray[np.float64], delta: NDArray[np.float64], spec: ModelSpec) -> ModelFile:
     """The model behind `base` + `delta`, both f64 [parameters].
 
@@ -82,8 +93,8 @@ def keep(objects: ObjectStore, federation_id: str, model: ModelFile) -> str:
 
 
 def record(session: Session, federation_id: str, round_number: int, model: ModelFile, key: str) -> None:
-    """Make a stored file what a round made."""
-    session.add(
+    """Make a stored file what a round made; again, it changes nothing."""
+    session.merge(
         GlobalModel(
             federation_id=federation_id,
             round=round_number,

@@ -12,11 +12,10 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from rexis.encoding import canonical_json, sha256, to_hex
+from rexis.encoding import canonical_json, to_hex
 from rexis.errors import EncodingError, ProtocolError, VerificationError
 from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
-from rexis.protocol.federation_rounds import NO_METRICS
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
@@ -67,7 +66,7 @@ class Outcome:
 
 
 def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
-    """Open the sum of the federation's newest attempt and have the result recorded on chain, or abort the attempt with a reason.
+    """Open the sum of the federation's newest attempt and keep its result, to be signed, or abort the attempt with a reason.
 
     Raises:
         UnavailableError: the store does not answer; nothing was changed.
@@ -91,7 +90,7 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
         if outcome is None or reason:
             attempts.end(session, attempt, Phase.ABORTED, reason)
             return
-        _record(session, calls, federation, attempt, outcome, key)
+        _record(session, federation, attempt, outcome, key)
 
 
 def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | None:
@@ -112,10 +111,12 @@ def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
     for sender in masked_sum.missing:
         masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
     total = opening.coordinator.unmask(masked_sum)
-    return _decoded(objects, opening, total, vector_record(total))
+    return decoded(objects, opening, total)
 
 
-def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregate: bytes) -> Outcome:
+def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcome:
+    """What the unmasked sum [d] makes of the base model: the same bytes at every aggregator."""
+    aggregate = vector_record(total)
     plan = opening.config.training
     if plan is None or opening.base is None:
         moments = decode_moments(opening.config, total)
@@ -125,7 +126,7 @@ def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregat
     return Outcome(aggregate, file.record, update.metrics(), file, None)
 
 
-def _record(session: Session, calls: Calls, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
+def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
     chain = attempts.onchain(session, attempt)
     if chain is None or chain.survivors_hash is None:
         return  # the chain was reorganised meanwhile: the sum is opened again when it stands there again
@@ -134,8 +135,6 @@ def _record(session: Session, calls: Calls, federation: Federation, attempt: Att
     federation.result = outcome.document
     if outcome.file is not None:
         global_models.record(session, federation.id, attempt.round, outcome.file, key)
-    metrics = NO_METRICS if outcome.metrics is None else sha256(canonical_json(outcome.metrics))
-    calls.finalise(session, attempt, chain, aggregate=outcome.aggregate, model=outcome.model, metrics=metrics)
     log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
 
 

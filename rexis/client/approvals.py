@@ -76,11 +76,25 @@ def check_approvals(approvals: tuple[Approval, ...], config: FederationConfig, c
         EquivocationError: somebody signed two different statements about one attempt; the message names the address.
     """
     for approval in approvals:
-        if approval.signer not in config.aggregators or approval.attempt[0] != config.id(chain_id, registry):
-            raise SignatureError(f"expected approvals by the federation's aggregators, got one by {approval.signer} that counts elsewhere")
-        approval.verify(chain_id, registry)
+        _check(approval, config, chain_id, registry)
     for evidence in contradictions(approvals):
         raise evidence.error()
+
+
+def check_evidence(evidence: Equivocation, config: FederationConfig, chain_id: int, registry: str) -> None:
+    """Check evidence against one of this federation's aggregators: nobody is named on anybody's word.
+
+    Raises:
+        SignatureError: it proves nothing about an aggregator of this federation.
+    """
+    for approval in (evidence.first, evidence.second):
+        _check(approval, config, chain_id, registry)
+
+
+def _check(approval: Approval, config: FederationConfig, chain_id: int, registry: str) -> None:
+    if approval.signer not in config.aggregators or approval.attempt[0] != config.id(chain_id, registry):
+        raise SignatureError(f"expected approvals by the federation's aggregators, got one by {approval.signer} that counts elsewhere")
+    approval.verify(chain_id, registry)
 
 
 def _path(federation: bytes, round_number: int, attempt: int) -> str:

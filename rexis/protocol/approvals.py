@@ -86,7 +86,7 @@ class Approval:
             MalformedMessageError: unknown, missing or ill-formed members.
         """
         fields = members_of("approval", value, "kind signer statement signature")
-        if fields["kind"] not in set(Kind):
+        if fields["kind"] not in list(Kind):
             raise MalformedMessageError(f"approval: expected the kind survivors or result, got {str(fields['kind'])[:40]!r}")
         try:
             signature = from_hex(fields["signature"], SIGNATURE_BYTES)

@@ -25,7 +25,6 @@ def open_peers(urls: Mapping[str, str], signer: Signer, chain_id: int) -> tuple[
 
 
 def _peer(address: str, url: str, signer: Signer, chain_id: int) -> Peer:
-    name = f"the aggregator {address}"
-    session = SignInSession(Connection(url, service=name, attempts=1), signer, chain_id)
-    connection = Connection(url, service=name, attempts=2, authorise=session.token)
+    connection = Connection(url, service=f"the aggregator {address}", attempts=2)
+    connection.authorise = SignInSession(connection, signer, chain_id).token
     return Peer(address, AggregatorClient(connection), ApprovalClient(connection))

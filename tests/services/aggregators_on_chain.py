@@ -80,7 +80,9 @@ class Operator:
         gossip = Gossip(self.engine, registry, self.peers)
         # Their own connections to the peers stand in for those that a background process opens: a leader's lies go over them.
         alone = self.settings.model_copy(update={"peers": ""})
-        own = [job for job in jobs(alone, self.engine) if job.name != "uploads"]
+        # Nobody but a leader sends anything to the chain.
+        idle = {"uploads"} if self.signer.address == AGGREGATOR.address else {"uploads", "relay"}
+        own = [job for job in jobs(alone, self.engine) if job.name not in idle]
         self.jobs = [*own, Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]
 
     def work(self) -> None:

@@ -1,8 +1,8 @@
 """Founding a federation: from a file that a person writes to a config, a first model, and a signed call.
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
-founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
-safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
+founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above half),
+collusion_bound (1), threshold and min_survivors (the least that are safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
 more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
@@ -156,6 +156,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(filled.get("purpose"), str):
         filled["purpose"] = permission(filled["purpose"]).number
     aggregators = filled["aggregators"]
+    if isinstance(aggregators, list):
+        filled["aggregators"] = sorted((_hex_text(each, ADDRESS_BYTES) for each in aggregators), key=lambda each: str(each).lower())
     filled.setdefault("quorum", len(aggregators) // 2 + 1 if isinstance(aggregators, list) else 1)
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])

@@ -32,17 +32,18 @@ from rexis.protocol.federation_rounds import Survivors
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.survivors import FixedSurvivors
-from services.aggregator import approvals, attempts, foundings, global_models, held_sums, results
-from services.aggregator.models import Attempt, Federation, GlobalModel, OnchainCommitment, OnchainFederation, OnchainRound
+from services.aggregator import approvals, attempts, global_models, held_sums, results, witnessed
+from services.aggregator.models import Attempt, Federation, GlobalModel, OnchainCommitment, OnchainRound
 from services.aggregator.peers import Peer
 from services.aggregator.registry_calls import Registry
+from services.aggregator.witnessed import WITNESSING
 from services.foundation.database import transaction
 from services.foundation.objects import ObjectStore
 
 log = structlog.get_logger(__name__)
 
-WITNESSING = "witnessing"
 LONGEST_REST_S = 30.0
+EQUIVOCATION = "urn:rexis:problem:equivocation"
 # Why a witness does not sign; what is not among them is tried again without a word.
 REFUSALS = (ProtocolError, VerificationError, EncodingError, ValueError)
 
@@ -81,7 +82,7 @@ class Witnesses:
             except (UnavailableError, ServiceError, *REFUSALS) as error:
                 log.warning("a peer can not be witnessed for", peer=peer.address, error=str(error), next_try_s=self._rest(peer, b""))
         held_sums.drop_ended(self._engine, self._objects)
-        self._settle()
+        witnessed.settle(self._engine)
         return given
 
     def _visit(self, peer: Peer) -> int:
@@ -98,8 +99,9 @@ class Witnesses:
                 given += self._attend(peer, item)
                 self._rests.pop((peer.address, item.federation), None)
             except ServiceError as error:
-                # The attempt has moved on meanwhile.
-                if error.status not in (404, 409):
+                if error.problem["type"] == EQUIVOCATION:
+                    self._refuse(peer, item, error)
+                elif error.status not in (404, 409):  # by which the leader says that the attempt has moved on meanwhile
                     raise
             except REFUSALS as error:
                 self._refuse(peer, item, error)
@@ -107,7 +109,7 @@ class Witnesses:
 
     def _attend(self, peer: Peer, item: WorkItem) -> int:
         kind = approvals.AWAITED.get(item.stage)
-        if kind is None or not item.due or not self._knows(peer, item):
+        if kind is None or not item.due or not witnessed.adopt(self._engine, self._registry, self._signer.address, peer, item):
             return 0
         seen = self._seen(peer, item)
         if seen is None:
@@ -120,29 +122,6 @@ class Witnesses:
         peer.approvals.approve(approval)
         self._compare(peer, item, approval)
         return 1
-
-    def _knows(self, peer: Peer, item: WorkItem) -> bool:
-        """Whether this is a federation to witness in; one that is new is looked at and kept."""
-        number = to_hex(item.federation)
-        with transaction(self._engine, read_only=True) as session:
-            known = session.get(Federation, number)
-            chain = session.get(OnchainRound, (number, item.round, item.attempt))
-            # The index may be behind; and nothing is fetched about what does not stand on chain.
-            if chain is None or session.get(OnchainFederation, number) is None:
-                return False
-        if known is not None:
-            return known.state == WITNESSING
-        config = peer.aggregator.federation(item.federation).config
-        if config.id(self._registry.chain_id, self._registry.address) != item.federation:
-            raise UnexpectedMessageError(f"expected the config of federation {number}, got another's")
-        for address in (self._signer.address, peer.address):
-            foundings.check_aggregators(config, address)
-        foundings.check_thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors)
-        with transaction(self._engine) as session:
-            if session.get(Federation, number) is None:
-                foundings.found(session, config, number, model=from_hex(chain.base_model), intent_key="", state=WITNESSING)
-        log.info("witnessing a federation", federation=number, leader=peer.address)
-        return True
 
     def _seen(self, peer: Peer, item: WorkItem) -> Seen | None:
         number = to_hex(item.federation)
@@ -286,30 +265,6 @@ class Witnesses:
             federation = session.get(Federation, number)
             if federation is not None and federation.state == WITNESSING:
                 federation.reason = reason
-
-    def _settle(self) -> None:
-        """Take over from the chain how far the witnessed federations are, and which ended."""
-        with transaction(self._engine, read_only=True) as session:
-            witnessed = session.scalars(select(Federation.id).where(Federation.state == WITNESSING)).all()
-        for number in witnessed:
-            with transaction(self._engine, read_only=True) as session:
-                query = select(OnchainRound).where(OnchainRound.federation_id == number, OnchainRound.model.is_not(None))
-                last = session.scalar(query.order_by(OnchainRound.round.desc()).limit(1))
-                chain = session.get(OnchainFederation, number)
-                federation = session.get_one(Federation, number)
-            done = last is not None and last.round >= federation.rounds_total
-            closed = chain is not None and chain.closed_by is not None
-            if (last is None or last.model == federation.model) and not done and not closed:
-                continue
-            with transaction(self._engine) as session:
-                federation = session.get_one(Federation, number, with_for_update=True)
-                if last is not None and last.model is not None:
-                    federation.round, federation.model = last.round, last.model
-                if done:
-                    federation.state, federation.reason = "finished", None
-                elif closed and chain is not None:
-                    federation.state = "failed"
-                    federation.reason = f"{chain.closed_by} closed it on chain" + (f"; {federation.reason}" if federation.reason else "")
 
     def _rest(self, peer: Peer, federation: bytes) -> float:
         count, _ = self._rests.get((peer.address, federation), (0, 0.0))

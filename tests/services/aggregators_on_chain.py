@@ -15,14 +15,15 @@ from rexis.client.aggregator import AggregatorClient
 from rexis.client.approvals import ApprovalClient
 from rexis.client.connection import Answer, Connection
 from rexis.client.sign_in import SignInSession
-from services.aggregator.background import jobs
+from services.aggregator.background import PROJECTIONS
 from services.aggregator.gossip import Gossip
 from services.aggregator.models import Attempt
 from services.aggregator.peers import Peer
 from services.aggregator.registry_calls import Registry
+from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.witnesses import Witnesses
-from services.foundation.assembly import deployment_of
+from services.foundation.assembly import chain_jobs, deployment_of
 from services.foundation.background import Job
 from services.foundation.database import open_engine, transaction
 from services.foundation.objects import ObjectStore, open_store
@@ -70,20 +71,20 @@ class Operator:
     deaths: int = 0
 
     def __post_init__(self) -> None:
+        # Nobody but a leader sends anything to the chain.
+        idle = () if self.signer.address == AGGREGATOR.address else ("relay",)
+        self.chain_jobs = [job for job in chain_jobs(self.settings, self.engine, PROJECTIONS) if job.name not in idle]
         self.start()
 
     def start(self) -> None:
-        """Make its jobs anew, as a process that starts does."""
+        """Make anew what carries rounds, as a process that starts does. The leader's lies go over connections that are kept."""
         registry = Registry.of(deployment_of(self.settings))
         leaders = [peer for peer in self.peers if peer.address == AGGREGATOR.address]
+        rounds = Rounds(self.engine, self.objects, registry, self.signer)
         witness = Witnesses(self.engine, self.objects, registry, self.signer, leaders)
         gossip = Gossip(self.engine, registry, self.peers)
-        # Their own connections to the peers stand in for those that a background process opens: a leader's lies go over them.
-        alone = self.settings.model_copy(update={"peers": ""})
-        # Nobody but a leader sends anything to the chain.
-        idle = {"uploads"} if self.signer.address == AGGREGATOR.address else {"uploads", "relay"}
-        own = [job for job in jobs(alone, self.engine) if job.name not in idle]
-        self.jobs = [*own, Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]
+        own = [Job("rounds", 0, rounds.run_once), Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]
+        self.jobs = [*self.chain_jobs, *own]
 
     def work(self) -> None:
         """One pass; peers are asked for what they know in every eighth, as seldom as in service."""

@@ -1,9 +1,9 @@
 """Founding a federation: from a file that a person writes to a config, a first model, and a signed call.
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
-founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above half),
-collusion_bound (1), threshold and min_survivors (the least that are safe), batch_size, proximal and standardisation. Numbers may be written as numbers; `features` may name a file beside this one. One member
-more says what the first model is:
+founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above
+half), collusion_bound (1), threshold and min_survivors (the least that are safe), batch_size, proximal and standardisation. Numbers may
+be written as numbers; `features` may name a file beside this one. One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
     initial: zeros              # logistic regression only: layers of zeros have no gradient

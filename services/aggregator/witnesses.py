@@ -44,8 +44,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_REST_S = 30.0
 EQUIVOCATION = "urn:rexis:problem:equivocation"
-# Why a witness does not sign; what is not among them is tried again without a word.
-REFUSALS = (ProtocolError, VerificationError, EncodingError, ValueError)
+# Why a witness does not agree; what is not among them is tried again without a word.
+REFUSALS = (ProtocolError, VerificationError, EncodingError, ValueError, FileNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -254,13 +254,10 @@ class Witnesses:
             session.get_one(Federation, to_hex(item.federation)).reason = None
 
     def _refuse(self, peer: Peer, item: WorkItem, error: Exception) -> None:
-        """Nothing is signed, and whoever asks this witness about the federation reads why."""
-        number, reason = (
-            to_hex(item.federation),
-            f"not signed in round {item.round}, attempt {item.attempt}, led by {peer.address}: {error}",
-        )
+        """Leave the leader alone for a while; whoever asks this witness about the federation reads why."""
+        number, reason = to_hex(item.federation), f"round {item.round}, attempt {item.attempt}, led by {peer.address}: {error}"
         pause = self._rest(peer, item.federation)
-        log.error("a witness does not sign", federation=number, leader=peer.address, reason=reason, next_try_s=pause)
+        log.error("a witness does not agree", federation=number, leader=peer.address, reason=reason, next_try_s=pause)
         with transaction(self._engine) as session:
             federation = session.get(Federation, number)
             if federation is not None and federation.state == WITNESSING:

@@ -33,11 +33,12 @@ from rexis.protocol.secagg_messages import Envelope
 from rexis.secagg import Coordinator, Participant
 from rexis.secagg.history import AttemptRecord
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments, decode_update
+from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.server_steps import server_step
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.evaluation import auc
-from services.aggregator.global_models import updated
+from services.aggregator.global_models import written
 
 ROUNDS, FOLDS = 10, 5
 REPEATS, QUICK_REPEATS = 10, 2
@@ -145,9 +146,8 @@ class Consortium:
             manifest = _manifest(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
             base = read_model(config.training, content, record)
             vectors = [training_vector(config, manifest, base, each) for each in rows]
-            mean = decode_update(config, add(config, manifest, vectors))
-            flat = np.concatenate([base[name].astype(np.float64).ravel() for name in config.training.model.shapes])
-            file = updated(flat, mean.delta, config.training.model)
+            step = server_step(config, base, b"", add(config, manifest, vectors))
+            file = written(step.tensors, config.training.model)
             content, record = file.content, file.record
         return moments, plain_model(LOGISTIC, content)
 

@@ -17,8 +17,10 @@ from rexis.cli.identity import open_signer, require_own_key, signed_in, trusted_
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
+from rexis.client.approvals import ApprovalClient, check_approvals, check_evidence
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import ConfigurationError, EncodingError, MalformedMessageError, UnavailableError, UnexpectedMessageError
+from rexis.protocol.approvals import Kind
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
@@ -101,16 +103,21 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
     number = _federation(federation)
     with _session(aggregator) as session:
         found, rounds = session.client.federation(number), session.client.rounds(number)
+        signed, named = _approvals(session, found, rounds), _equivocators(session, found)
     if as_json:
-        print_json({**_document_with_privacy(found), "rounds": [_round_document(each) for each in rounds]})
+        documents = [{**_round_document(each), "signed": signed[each.round, each.attempt]} for each in rounds]
+        print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
         return
     _print(found, as_json)
-    table = grid("round", "attempt", "state", "survivors", "loss", "model")
+    table = grid("round", "attempt", "state", "survivors", "signed", "loss", "model")
     for each in rounds:
         loss = "" if each.metrics is None else str(each.metrics.get("loss", ""))
         model = Text(each.reason) if each.model is None else Text(to_hex(each.model))
-        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), Text(loss), model)
+        signers = f"{len(signed[each.round, each.attempt]['result'])} of {len(found.config.aggregators)}"
+        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), signers, Text(loss), model)
     console().print(table)
+    if named:
+        console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
 
 def download_model(federation: str, output: Path, *, own: bool, aggregator: str | None, chain: str | None, as_json: bool) -> None:
@@ -153,6 +160,29 @@ def show_result(federation: str, *, aggregator: str | None, chain: str | None, a
     for name, mean, sd in zip(config.features.names, document["mean"], document["sd"], strict=True):
         table.add_row(Text(name), mean, sd)
     console().print(table)
+
+
+def _approvals(session: AggregatorSession, found: Federation, rounds: Sequence[RoundRecord]) -> dict[tuple[int, int], dict[str, list[str]]]:
+    """Whose signatures each attempt has, by kind; every signature is checked here."""
+    registry = session.deployment.contracts["FederationRegistry"].address
+    client = ApprovalClient(session.client.connection)
+    signed = {}
+    for each in rounds:
+        approvals = client.approvals(found.id, each.round, each.attempt)
+        check_approvals(approvals, found.config, session.deployment.chain_id, registry)
+        signed[each.round, each.attempt] = {
+            kind.value: [approval.signer for approval in approvals if approval.kind is kind] for kind in Kind
+        }
+    return signed
+
+
+def _equivocators(session: AggregatorSession, found: Federation) -> list[str]:
+    """Aggregators that signed two different statements, by evidence that is checked here."""
+    registry = session.deployment.contracts["FederationRegistry"].address
+    evidence = ApprovalClient(session.client.connection).equivocations(found.id)
+    for each in evidence:
+        check_evidence(each, found.config, session.deployment.chain_id, registry)
+    return sorted({each.signer for each in evidence}, key=str.lower)
 
 
 @contextmanager
@@ -232,6 +262,7 @@ def _document(federation: Federation) -> dict[str, Any]:
         "round": federation.round,
         "rounds_total": federation.rounds_total,
         "model": to_hex(federation.model),
+        "equivocators": list(federation.equivocators),
         "config": federation.config.document(),
         "created_at": federation.created_at.isoformat(),
     }
@@ -294,6 +325,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
+        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
         ("privacy", _privacy_line(federation)),
     ):

@@ -32,13 +32,14 @@ class Federation:
     Attributes:
         id: on chain, 32 bytes.
         config: what it agreed on.
-        state: founding, inviting, running, finished or failed.
-        reason: why it failed, or finished before its last round; or "".
+        state: founding, inviting, running, finished or failed; at an aggregator that does not lead it, witnessing.
+        reason: why it failed, finished before its last round, or a witness does not sign; or "".
         joined: members that take part, ascending.
         round: that runs, or ran last; 0 before the first.
         rounds_total: of the plan.
         model: record of the newest global model, or digest of the statistic, 32 bytes.
         created_at: when the aggregator took it on.
+        equivocators: aggregators that signed two different statements, says this one; see `ApprovalClient.equivocations`.
     """
 
     id: bytes
@@ -50,6 +51,7 @@ class Federation:
     rounds_total: int
     model: bytes
     created_at: datetime
+    equivocators: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -65,6 +67,7 @@ class Federation:
             rounds_total=fields.integer("rounds_total"),
             model=fields.digest("model"),
             created_at=fields.instant("created_at"),
+            equivocators=fields.optional_items("equivocators", _member),
         )
 
 

@@ -226,18 +226,15 @@ class FederationConfig:
             raise MalformedMessageError(f"privacy does not go with {'; '.join(found)}")
 
     def _unbuilt(self) -> dict[str, bool]:
-        plan = self.training
-        return {
-            "protection none or ee": self.protection in ("none", "ee"),
-            "group_pad": self.group_pad,
-            "groups": self.groups is not None,
-            **(
-                {}
-                if plan is None
-                else {
-                    "ring_bits 16": plan.ring_bits == 16,
-                }
-            ),
+        plan, witnessed = self.training, len(self.aggregators) > 1
+        found = {"protection none or ee": self.protection in ("none", "ee"), "group_pad": self.group_pad, "groups": self.groups is not None}
+        if plan is None:
+            return found
+        return found | {
+            "ring_bits 16": plan.ring_bits == 16,
+            # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
+            "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",
+            "several aggregators and stopping": witnessed and plan.stopping is not None,
         }
 
     @property

@@ -123,17 +123,19 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
     )
 
 
-def graph_seed(session: Session, federation: Federation, attempt: Attempt) -> bytes:
+def graph_seed(config: FederationConfig, chain: OnchainRound | None) -> bytes:
     """What orders the neighbour graph (32 bytes): the hash of the block that opened the attempt; zero for the complete graph.
+
+    Args:
+        chain: what the chain has of the attempt.
 
     Raises:
         UnexpectedMessageError: the chain was reorganised, and the attempt is not open on it now.
     """
-    if FederationConfig.parse(federation.config).degree is None:
+    if config.degree is None:
         return bytes(32)
-    chain = onchain(session, attempt)
     if chain is None or chain.opened_block is None:
-        raise UnexpectedMessageError(f"attempt {attempt.number} of round {attempt.round} is not open on chain: its neighbours are unknown")
+        raise UnexpectedMessageError("the attempt is not open on chain: its neighbours are unknown")
     return from_hex(chain.opened_block, 32)
 
 
@@ -155,7 +157,7 @@ def coordinator_of(session: Session, registry: Registry, federation: Federation,
         if not phase.is_behind(stage):
             break
         if stage is Stage.KEYS:
-            coordinator.close_keys(graph_seed=graph_seed(session, federation, attempt))
+            coordinator.close_keys(graph_seed=graph_seed(FederationConfig.parse(federation.config), onchain(session, attempt)))
         elif stage is Stage.SHARES:
             coordinator.close_shares()
         elif stage is Stage.MASKED:

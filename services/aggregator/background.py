@@ -1,14 +1,18 @@
 """The aggregator's background process: `python -m services.aggregator.background`.
 
-It relays calls, indexes the chain, carries the rounds, and deletes masked vectors whose round is over.
+It relays calls, indexes the chain, carries the rounds, witnesses those that other aggregators lead, and deletes masked vectors whose round
+is over.
 """
 
 from sqlalchemy import Engine
 
+from services.aggregator.gossip import Gossip
+from services.aggregator.peers import open_peers
 from services.aggregator.projection import FederationProjection
 from services.aggregator.registry_calls import Registry
 from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.witnesses import Witnesses
 from services.foundation.assembly import chain_jobs, deployment_of, relayer, run_service_background
 from services.foundation.background import Job
 from services.foundation.objects import open_store
@@ -18,16 +22,24 @@ PROJECTIONS = (FederationProjection(),)
 # A round waits for the chain three times, with everybody in it waiting too.
 ROUNDS_TICK_S = CHAIN_TICK_S = 0.25
 REAP_S = 5.0
+WITNESS_TICK_S, GOSSIP_TICK_S = 0.5, 2.0
 
 
 def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     """Everything periodic of the aggregator; raises as `chain_jobs` and `deployment_of` do."""
     objects = open_store(settings.object_store_url)
-    rounds = Rounds(engine, objects, Registry.of(deployment_of(settings)), relayer(settings))
+    registry, signer = Registry.of(deployment_of(settings)), relayer(settings)
+    rounds = Rounds(engine, objects, registry, signer)
+    peers = open_peers(settings.peer_urls, signer, settings.chain_id)
+    witnessing = [
+        Job("witness", WITNESS_TICK_S, Witnesses(engine, objects, registry, signer, peers).run_once),
+        Job("gossip", GOSSIP_TICK_S, Gossip(engine, registry, peers).run_once),
+    ]
     return [
         *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),
         Job("rounds", ROUNDS_TICK_S, rounds.run_once),
         Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
+        *(witnessing if peers else ()),
     ]
 
 

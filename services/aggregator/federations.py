@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import and_, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
-from services.aggregator.models import Account, Federation, Member
+from services.aggregator.models import Account, Federation, FederationAggregator, Member
 from services.foundation.database import now
 from services.foundation.problems import Problem, conflict, forbidden, not_found
 
@@ -41,12 +41,14 @@ def join(session: Session, federation: Federation, address: str) -> None:
 
 
 def of_institution(session: Session, address: str, *, after: str | None, limit: int) -> Sequence[Federation]:
-    """Federations that `address` founded or belongs to, newest first, starting behind the federation `after`.
+    """Federations that `address` founded, belongs to or aggregates for, newest first, starting behind the federation `after`.
 
     Raises:
         Problem: 422 if `after` is not one of them.
     """
-    query = select(Federation).where(_visible_to(address)).order_by(Federation.created_at.desc(), Federation.id.desc()).limit(limit)
+    newest = Federation.created_at.desc(), Federation.id.desc()
+    shown = selectinload(Federation.equivocations)
+    query = select(Federation).where(_visible_to(address)).order_by(*newest).limit(limit).options(shown)
     if after is not None:
         last = session.scalar(select(Federation).where(Federation.id == after, _visible_to(address)))
         if last is None:
@@ -56,7 +58,7 @@ def of_institution(session: Session, address: str, *, after: str | None, limit: 
 
 
 def visible(session: Session, federation_id: str, address: str) -> Federation:
-    """One federation, for its founder and members; to everyone else it does not exist.
+    """One federation, for its founder, members and aggregators; to everyone else it does not exist.
 
     Raises:
         Problem: 404.
@@ -67,6 +69,22 @@ def visible(session: Session, federation_id: str, address: str) -> Federation:
     return federation
 
 
+def require_aggregator(federation: Federation, address: str) -> None:
+    """What only the federation's aggregators may do.
+
+    Raises:
+        Problem: 403 for its founder and members.
+    """
+    if address not in {aggregator.address for aggregator in federation.aggregators}:
+        raise forbidden(f"{address} is not among the aggregators of federation {federation.id}, and only they may do this")
+
+
 def _visible_to(address: str) -> Any:
     membership = select(Member.federation_id).where(and_(Member.address == address, Member.federation_id == Federation.id))
-    return or_(Federation.founder == address, membership.exists())
+    return or_(Federation.founder == address, membership.exists(), _aggregated_by(address))
+
+
+def _aggregated_by(address: str) -> Any:
+    aggregator = FederationAggregator
+    query = select(aggregator.federation_id).where(and_(aggregator.address == address, aggregator.federation_id == Federation.id))
+    return query.exists()

@@ -13,7 +13,7 @@ from rexis.secagg.payloads import update_encoding
 from rexis.secagg.privacy import check_claim
 from rexis.secagg.thresholds import thresholds
 from services.aggregator.global_models import MAX_PARAMETERS, ModelFile, read_upload
-from services.aggregator.models import Federation, Member
+from services.aggregator.models import Federation, FederationAggregator, Member
 from services.aggregator.projection import REGISTRY
 from services.foundation.database import now
 from services.foundation.objects import ObjectStore
@@ -29,8 +29,7 @@ def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> N
     """
     if config.founder != caller:
         raise ProtocolError(f"founder: expected the account that is signed in, {caller}, got {config.founder}")
-    if config.aggregators != (aggregator,) or config.quorum != 1:
-        raise ProtocolError(f"aggregators: expected this aggregator alone, {aggregator} with a quorum of 1: it signs for nobody else")
+    check_aggregators(config, aggregator)
     check_thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors)
     if config.degree is not None and not is_complete(len(config.members), config.degree):
         try:
@@ -45,6 +44,19 @@ def check_config(config: FederationConfig, *, caller: str, aggregator: str) -> N
         check_claim(config)
     except ValueError as error:
         raise ProtocolError(f"training: {error}") from error
+
+
+def check_aggregators(config: FederationConfig, aggregator: str) -> None:
+    """Refuse a federation that this aggregator does not sign for, and a quorum that the registry would refuse.
+
+    Raises:
+        ProtocolError: with the rule that is broken and the value that would do.
+    """
+    if aggregator not in config.aggregators:
+        raise ProtocolError(f"aggregators: expected this one, {aggregator}, among {', '.join(config.aggregators)}")
+    count = len(config.aggregators)
+    if not count < 2 * config.quorum <= 2 * count:
+        raise ProtocolError(f"quorum: expected {count // 2 + 1} to {count}, above half of {count} aggregators, got {config.quorum}")
 
 
 def check_thresholds(members: int, collusion_bound: int, threshold: int, min_survivors: int) -> None:
@@ -115,19 +127,22 @@ def give_up_upload(session: Session, upload: StoredUpload) -> None:
         abandon_upload(row)
 
 
-def found(session: Session, config: FederationConfig, federation_id: str, *, model: bytes, intent_key: str) -> Federation:
-    """Take on a federation whose founding is promised to the chain in the same transaction."""
+def found(
+    session: Session, config: FederationConfig, federation_id: str, *, model: bytes, intent_key: str, state: str = "founding"
+) -> Federation:
+    """Take on a federation whose founding is promised to the chain in the same transaction, or witness one that another leads."""
     federation = Federation(
         id=federation_id,
         founder=config.founder,
         config=config.document(),
-        state="founding",
+        state=state,
         round=0,
         rounds_total=config.rounds,
         model=to_hex(model),
         intent_key=intent_key,
         created_at=now(),
         members=[Member(position=position, address=address) for position, address in enumerate(config.roster, start=1)],
+        aggregators=[FederationAggregator(address=address) for address in config.aggregators],
     )
     session.add(federation)
     session.flush()

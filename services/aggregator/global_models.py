@@ -57,6 +57,17 @@ def read_upload(upload: StoredUpload, objects: ObjectStore, spec: ModelSpec) -> 
         return _written(form, read_file(stream, form, upload.total_bytes))
 
 
+def received(content: bytes, spec: ModelSpec) -> ModelFile:
+    """A model that another aggregator gave out, written anew; its record says whether it is the one that was meant.
+
+    Raises:
+        MalformedMessageError: another size, header, name or shape.
+        EncodingError: NaN or infinity.
+    """
+    form = file_spec(spec)
+    return _written(form, read_file(io.BytesIO(content), form, len(content)))
+
+
 def written(tensors: dict[str, NDArray[np.float32]], spec: ModelSpec) -> ModelFile:
     """The file of a model with these tensors.
 
@@ -81,8 +92,8 @@ def state_key(federation_id: str, digest: str) -> str:
 
 
 def record(session: Session, federation_id: str, round_number: int, model: ModelFile, key: str, state: bytes = b"") -> None:
-    """Make stored files what a round made."""
-    session.add(
+    """Make stored files what a round made; again, it changes nothing."""
+    session.merge(
         GlobalModel(
             federation_id=federation_id,
             round=round_number,

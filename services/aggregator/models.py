@@ -33,6 +33,8 @@ class Federation(Base):
     founding → inviting → running → finished (with a reason, if before its last round), or failed with a reason. `round` is the one that
     runs or ran last, `model` the newest global model's record (of a statistic its digest), `intent_key` the founder's relayed call,
     `result` a statistic's canonical document.
+
+    One that another aggregator leads is `witnessing` until it ends; `reason` then says why this one does not sign, and `intent_key` is "".
     """
 
     __tablename__ = "federation"
@@ -51,6 +53,8 @@ class Federation(Base):
     created_at: Mapped[datetime] = mapped_column(Instant)
 
     members: Mapped[list["Member"]] = relationship(order_by="Member.position", lazy="selectin", cascade="all, delete-orphan")
+    aggregators: Mapped[list["FederationAggregator"]] = relationship(cascade="all, delete-orphan")
+    equivocations: Mapped[list["EquivocationRow"]] = relationship(order_by="EquivocationRow.seen_at", cascade="all, delete-orphan")
 
 
 class Member(Base):
@@ -62,6 +66,15 @@ class Member(Base):
     address: Mapped[str] = mapped_column(String(42), primary_key=True, index=True)
     position: Mapped[int]
     joined_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class FederationAggregator(Base):
+    """An operator whose signature counts in a federation, by its config."""
+
+    __tablename__ = "federation_aggregator"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    address: Mapped[str] = mapped_column(String(42), primary_key=True, index=True)
 
 
 class GlobalModel(Base):
@@ -127,6 +140,51 @@ class RoundMessage(Base):
     sender: Mapped[str] = mapped_column(String(42), primary_key=True)
     digest: Mapped[str] = mapped_column(String(66))
     body: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+
+
+class ApprovalRow(Base):
+    """The first statement of this kind that an aggregator signed about an attempt; our own is here before anybody else gets it.
+
+    `document` is a `rexis.protocol.approvals.Approval`. Rows are never changed: a second, different statement is an `EquivocationRow`.
+    """
+
+    __tablename__ = "approval"
+    __table_args__ = (Index(None, "taken_at"),)
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    signer: Mapped[str] = mapped_column(String(42), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    taken_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class EquivocationRow(Base):
+    """The first evidence against an aggregator in a federation; `document` is a `rexis.protocol.equivocation.Equivocation`."""
+
+    __tablename__ = "equivocation"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    signer: Mapped[str] = mapped_column(String(42), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seen_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class HeldSum(Base):
+    """The sum of an attempt's masked vectors as a witness holds it, still masked; `digest` is NULL until the object is whole.
+
+    It is named by the record of the vectors that it was made of, and deleted when the attempt is over on chain.
+    """
+
+    __tablename__ = "held_sum"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    masked_record: Mapped[str] = mapped_column(String(66), primary_key=True)
+    object_key: Mapped[str] = mapped_column(String(200))
+    digest: Mapped[str | None] = mapped_column(String(66))
 
 
 class OnchainFederation(Base):

@@ -1,9 +1,10 @@
-"""The aggregator's own calls to the FederationRegistry, promised in the transaction that made them necessary.
+"""The leading aggregator's calls to the FederationRegistry, promised in the transaction that made them necessary.
 
 Each has a key of the attempt's context and the number of the try, so that a step which is taken twice is one call. What became of a call
 is read from the registry's events; the outbox only tells of one that failed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,15 @@ from rexis.chain.calls import encode_call
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import Signer
 from rexis.encoding import from_hex
-from rexis.protocol.federation_rounds import RoundResult, Survivors, approvals
+from rexis.protocol.approvals import Approval
+from rexis.protocol.federation_rounds import RoundResult, approvals
 from rexis.protocol.manifest import Manifest
-from services.aggregator.models import Attempt, OnchainRound
+from services.aggregator.models import Attempt
 from services.aggregator.projection import REGISTRY
 from services.foundation.outbox.transactions import ChainIntent, enqueue_call
 
-# Signature checks and events; then reading a commitment, hashing it, and its share of call data and event, for each survivor.
-GAS, GAS_PER_SURVIVOR = 600_000, 25_000
+# Events, and one signature check; then reading a commitment, hashing it, and its share of call data and event, for each survivor.
+GAS, GAS_PER_SURVIVOR, GAS_PER_APPROVAL = 600_000, 25_000, 30_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Registry:
 
 
 class Calls:
-    """Promises calls as this aggregator; `signer` is the one address in its federations' lists of aggregators."""
+    """Promises calls as this aggregator; `signer` is its address in its federations' lists of aggregators."""
 
     def __init__(self, registry: Registry, signer: Signer) -> None:
         self.registry, self.signer = registry, signer
@@ -56,76 +58,34 @@ class Calls:
         )
         self._enqueue(session, attempt, "openRound", *arguments)
 
-    def fix_survivors(self, session: Session, attempt: Attempt) -> None:
-        """Have the survivors fixed whose vectors the attempt's sum will hold."""
-        if attempt.survivors is None or attempt.survivors_hash is None or attempt.masked_record is None:
+    def fix_survivors(self, session: Session, attempt: Attempt, given: Sequence[Approval]) -> None:
+        """Have the survivors fixed whose vectors the attempt's sum will hold; `given` are a quorum's approvals of them."""
+        if attempt.survivors is None or attempt.masked_record is None:
             raise ValueError("expected an attempt whose stage masked is closed")
-        message = Survivors(
-            federation=from_hex(attempt.federation_id),
-            round_number=attempt.round,
-            attempt=attempt.number,
-            survivors_hash=from_hex(attempt.survivors_hash),
-            masked_record=from_hex(attempt.masked_record),
-        )
-        signature = self.signer.sign_typed_data(message.typed_data(self.registry.chain_id, self.registry.address))
-        given = {
-            "federation": message.federation,
+        fixed = {
+            "federation": from_hex(attempt.federation_id),
             "round": attempt.round,
             "attempt": attempt.number,
-            "maskedRecord": message.masked_record,
+            "maskedRecord": from_hex(attempt.masked_record),
             "survivors": attempt.survivors,
         }
-        self._enqueue(session, attempt, "fixSurvivors", given, approvals({self.signer.address: signature}))
+        self._enqueue(session, attempt, "fixSurvivors", fixed, _signatures(given), signatures=len(given))
 
-    def finalise(
-        self,
-        session: Session,
-        attempt: Attempt,
-        fixed: OnchainRound,
-        *,
-        aggregate: bytes,
-        model: bytes,
-        metrics: bytes,
-        epsilon_micro: int,
-    ) -> None:
-        """Have the result of the attempt recorded.
-
-        Args:
-            fixed: what the chain has of it.
-            aggregate: digest of the sum, 32 bytes.
-            model: record of the new model, or digest of the statistic, 32 bytes.
-            metrics: digest of the canonical metrics, 32 bytes.
-            epsilon_micro: privacy loss of the federation so far, this round included; 0 where its plan claims none.
-        """
-        if fixed.survivors_hash is None or fixed.accumulator is None or attempt.survivors is None:
-            raise ValueError("expected an attempt whose survivors are fixed on chain")
-        result = RoundResult(
-            federation=from_hex(attempt.federation_id),
-            round_number=attempt.round,
-            attempt=attempt.number,
-            survivors_hash=from_hex(fixed.survivors_hash),
-            accumulator=from_hex(fixed.accumulator),
-            updates=len(attempt.survivors),
-            base_model=from_hex(attempt.base_model),
-            aggregate=aggregate,
-            model=model,
-            metrics=metrics,
-            epsilon_micro=epsilon_micro,
-        )
-        signature = self.signer.sign_typed_data(result.typed_data(self.registry.chain_id, self.registry.address))
-        self._enqueue(session, attempt, "finalise", result.fields(), approvals({self.signer.address: signature}))
+    def finalise(self, session: Session, attempt: Attempt, result: RoundResult, given: Sequence[Approval]) -> None:
+        """Have the result of the attempt recorded; `given` are a quorum's approvals of it."""
+        self._enqueue(session, attempt, "finalise", result.fields(), _signatures(given), signatures=len(given))
 
     def abandon(self, session: Session, attempt: Attempt) -> None:
         """Have an attempt given up on chain."""
         self._enqueue(session, attempt, "abandon", from_hex(attempt.federation_id), attempt.round, attempt.number)
 
-    def _enqueue(self, session: Session, attempt: Attempt, function: str, *arguments: Any) -> None:
+    def _enqueue(self, session: Session, attempt: Attempt, function: str, *arguments: Any, signatures: int = 1) -> None:
         enqueue_call(
             session,
             key=_key(attempt, function),
             to=self.registry.address,
             data=encode_call(REGISTRY, function, *arguments),
-            gas=GAS + GAS_PER_SURVIVOR * len(attempt.survivors or ()),
+            gas=GAS + GAS_PER_SURVIVOR * len(attempt.survivors or ()) + GAS_PER_APPROVAL * (signatures - 1),
             label=f"{function} {attempt.federation_id[:10]} {attempt.round}.{attempt.number}",
         )
 
@@ -139,6 +99,10 @@ def failure_of(session: Session, attempt: Attempt, function: str) -> ChainIntent
 def is_promised(session: Session, attempt: Attempt, function: str) -> bool:
     """Whether the latest call of this function for the attempt is in the outbox, whatever became of it."""
     return session.scalar(select(ChainIntent.sequence).where(ChainIntent.key == _key(attempt, function))) is not None
+
+
+def _signatures(given: Sequence[Approval]) -> list[dict[str, str | bytes]]:
+    return approvals({approval.signer: approval.signature for approval in given})
 
 
 def _key(attempt: Attempt, function: str) -> str:

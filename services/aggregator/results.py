@@ -12,16 +12,14 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from rexis.encoding import canonical_json, sha256, to_hex
+from rexis.encoding import canonical_json, to_hex
 from rexis.errors import EncodingError, ProtocolError, VerificationError
 from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
-from rexis.protocol.federation_rounds import NO_METRICS
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import decode_moments, vector_record
-from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import server_step
 from services.aggregator import attempts, global_models
 from services.aggregator.attempts import Phase
@@ -41,9 +39,8 @@ HOPELESS = (ProtocolError, VerificationError, EncodingError, Problem, FileNotFou
 
 @dataclass(frozen=True)
 class Opening:
-    """Everything that the sum of an attempt at `round` is made from; `base` is None for a statistic."""
+    """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
 
-    round: int
     config: FederationConfig
     coordinator: Coordinator
     uploads: Mapping[str, StoredUpload]
@@ -61,7 +58,6 @@ class Outcome:
         file: the new model; None for a statistic.
         state: file of the server's new state; b"" for a statistic, or a strategy without one.
         document: the statistic's result in canonical JSON; None for training.
-        epsilon_micro: privacy loss that the plan declares for the rounds so far.
     """
 
     aggregate: bytes
@@ -70,11 +66,10 @@ class Outcome:
     file: ModelFile | None
     state: bytes
     document: bytes | None
-    epsilon_micro: int = 0
 
 
 def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
-    """Open the sum of the federation's newest attempt and have the result recorded on chain, or abort the attempt with a reason.
+    """Open the sum of the federation's newest attempt and keep its result, to be signed, or abort the attempt with a reason.
 
     Raises:
         UnavailableError: the store does not answer; nothing was changed.
@@ -98,7 +93,7 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
         if outcome is None or reason:
             attempts.end(session, attempt, Phase.ABORTED, reason)
             return
-        _record(session, calls, federation, attempt, outcome, key)
+        _record(session, federation, attempt, outcome, key)
 
 
 def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | None:
@@ -111,7 +106,7 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
     announced = attempts.messages_of(session, attempt, Stage.MASKED)
     uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
     base = None if config.training is None else global_models.current(session, federation)
-    return Opening(attempt.round, config, coordinator, uploads, base)
+    return Opening(config, coordinator, uploads, base)
 
 
 def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
@@ -119,10 +114,12 @@ def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
     for sender in masked_sum.missing:
         masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
     total = opening.coordinator.unmask(masked_sum)
-    return _decoded(objects, opening, total, vector_record(total))
+    return decoded(objects, opening, total)
 
 
-def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregate: bytes) -> Outcome:
+def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcome:
+    """What the unmasked sum [d] makes of the base model: the same bytes at every aggregator."""
+    aggregate = vector_record(total)
     plan = opening.config.training
     if plan is None or opening.base is None:
         moments = decode_moments(opening.config, total)
@@ -130,10 +127,10 @@ def _decoded(objects: ObjectStore, opening: Opening, total: RingVector, aggregat
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
     step = server_step(opening.config, base, state, total)
     file = global_models.written(step.tensors, plan.model)
-    return Outcome(aggregate, file.record, step.metrics, file, step.state, None, declared_micro(opening.config, opening.round))
+    return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
 
 
-def _record(session: Session, calls: Calls, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
+def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
     chain = attempts.onchain(session, attempt)
     if chain is None or chain.survivors_hash is None:
         return  # the chain was reorganised meanwhile: the sum is opened again when it stands there again
@@ -142,9 +139,6 @@ def _record(session: Session, calls: Calls, federation: Federation, attempt: Att
     federation.result = outcome.document
     if outcome.file is not None:
         global_models.record(session, federation.id, attempt.round, outcome.file, key, outcome.state)
-    metrics = NO_METRICS if outcome.metrics is None else sha256(canonical_json(outcome.metrics))
-    digests = {"aggregate": outcome.aggregate, "model": outcome.model, "metrics": metrics}
-    calls.finalise(session, attempt, chain, **digests, epsilon_micro=outcome.epsilon_micro)
     log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
 
 

@@ -9,7 +9,7 @@ from rexis.encoding import from_hex, sha256, to_hex
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
 from rexis.protocol.uploads import content_digest_header
-from services.aggregator import federations, foundings, global_models, history, messages
+from services.aggregator import approvals, federations, foundings, global_models, history, messages
 from services.aggregator.dependencies import (
     BodyDep,
     EngineDep,
@@ -51,7 +51,7 @@ router = APIRouter(prefix="/v1")
 
 @router.get("/aggregator", tags=["federations"])
 def get_aggregator(session: SessionDep, registry: RegistryDep) -> AccountView:
-    """The account that a federation's config names as its aggregator, and the registry that it works with. Open to everyone."""
+    """The account that a federation's config names among its aggregators, and the registry that it works with. Open to everyone."""
     return AccountView(address=federations.account(session), chain_id=registry.chain_id, registry=registry.address)
 
 
@@ -103,7 +103,7 @@ def list_federations(
     cursor: Annotated[str | None, Query(pattern="^0x[0-9a-f]{64}$", description="next_cursor of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> FederationPage:
-    """The federations that the caller founded or belongs to, newest first. Open to any account that signed in."""
+    """The federations that the caller founded, belongs to or aggregates for, newest first. Open to any account that signed in."""
     found = federations.of_institution(session, caller.address, after=cursor, limit=limit + 1)
     items = [FederationView.of(federation) for federation in found[:limit]]
     return FederationPage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
@@ -111,7 +111,7 @@ def list_federations(
 
 @router.get("/federations/{federation_id}", tags=["federations"])
 def get_federation(federation: OwnFederationDep) -> FederationView:
-    """One federation. Open to its founder and its members; to others it does not exist."""
+    """One federation. Open to its founder, members and aggregators; to others it does not exist."""
     return FederationView.of(federation)
 
 
@@ -124,22 +124,23 @@ def join_federation(federation: OwnFederationDep, caller: CallerDep, session: Se
 
 @router.get("/work", tags=["rounds"])
 def list_work(caller: CallerDep, session: SessionDep) -> WorkView:
-    """Every running attempt of the federations that the caller takes part in, and what is due from it.
+    """Every running attempt of the federations that the caller takes part in, and what is due from it; for an aggregator, its approvals.
 
     Open to any account that signed in; made to be asked every half second.
     """
-    return WorkView.model_validate({"items": messages.work_of(session, caller.address)})
+    items = messages.work_of(session, caller.address) + approvals.work_of(session, caller.address)
+    return WorkView.model_validate({"items": items})
 
 
 @router.get("/federations/{federation_id}/rounds", tags=["rounds"])
 def list_rounds(federation: OwnFederationDep, session: SessionDep) -> RoundsView:
-    """Attempts that are over, in their order. Open to founder and members; to others it does not exist."""
+    """Attempts that are over, in their order. Open to founder, members and aggregators; to others it does not exist."""
     return RoundsView(items=[RoundView.model_validate(item) for item in history.of_federation(session, federation)])
 
 
 @router.get("/federations/{federation_id}/rounds/{round}/attempts/{attempt}/messages/{stage}", tags=["rounds"])
 def list_messages(attempt: OwnAttemptDep, stage: SendingStage, session: SessionDep) -> MessagesView:
-    """What counts of a closed stage, signed by its senders. Open to founder and members; to others it does not exist."""
+    """What counts of a closed stage, signed by its senders. Open to founder, members and aggregators; to others it does not exist."""
     return MessagesView(messages=[EnvelopeBody.of(envelope) for envelope in messages.closed(session, attempt, Stage(stage))])
 
 
@@ -163,7 +164,7 @@ def put_message(
 
 @router.get("/federations/{federation_id}/model", tags=["federations"], response_class=Response, responses=FILE)
 def get_model(federation: OwnFederationDep, session: SessionDep, objects: ObjectsDep) -> StreamingResponse:
-    """The newest global model as a safetensors file. Open to founder and members; to others it does not exist."""
+    """The newest global model as a safetensors file. Open to founder, members and aggregators; to others it does not exist."""
     model = global_models.current(session, federation)
     headers = {"Content-Digest": content_digest_header(from_hex(model.file_digest, 32)), "Content-Length": str(model.size)}
     return StreamingResponse(global_models.chunks(objects, model), headers=headers, media_type="application/octet-stream")
@@ -185,7 +186,7 @@ def get_server_state(federation: OwnFederationDep, session: SessionDep, objects:
 
 @router.get("/federations/{federation_id}/result", tags=["federations"], response_class=Response, responses=DOCUMENT)
 def get_result(federation: OwnFederationDep) -> Response:
-    """The result of a statistic, once its round is finished. Open to founder and members; to others it does not exist."""
+    """The result of a statistic, once its round is finished. Open to founder, members and aggregators; to others it does not exist."""
     if federation.result is None or federation.state != "finished":
         raise not_found("result of federation", federation.id)
     headers = {"Content-Digest": content_digest_header(sha256(federation.result)), "X-Content-Type-Options": "nosniff"}

@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from rexis.encoding import to_hex
+from rexis.protocol.approvals import Approval
+from rexis.protocol.equivocation import Equivocation
 from rexis.protocol.secagg_messages import Envelope
 from services.aggregator.models import Federation
 from services.foundation.relays import RelayedCallBody, Signature
@@ -59,8 +61,12 @@ FEDERATION: dict[str, Any] = {
     "round": 3,
     "rounds_total": 10,
     "model": DIGEST,
+    "equivocators": [],
     "created_at": "2026-11-20T09:30:00Z",
 }
+SURVIVORS: dict[str, Any] = {"federation": DIGEST, "round": 3, "attempt": 1, "survivorsHash": DIGEST, "maskedRecord": "0x" + 64 * "b"}
+APPROVAL: dict[str, Any] = {"kind": "survivors", "signer": AGGREGATOR, "statement": SURVIVORS, "signature": "0x" + 130 * "0"}
+OTHER_APPROVAL: dict[str, Any] = {**APPROVAL, "statement": {**SURVIVORS, "survivorsHash": "0x" + 64 * "c"}}
 CALL: dict[str, Any] = {"from": FOUNDER, "to": AGGREGATOR, "gas": "900000", "nonce": "1", "deadline": "1795000000", "data": "0x00"}
 
 
@@ -92,26 +98,30 @@ class FoundingBody(BaseModel):
 
 
 class FederationView(BaseModel):
-    """A federation as its founder and members see it."""
+    """A federation as its founder, members and aggregators see it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [FEDERATION]})
 
     id: str
     config: dict[str, Any]
-    state: Literal["founding", "inviting", "running", "finished", "failed"]
-    reason: str | None = Field(description="why it failed, or finished before its last round")
+    state: Literal["founding", "inviting", "running", "finished", "failed", "witnessing"] = Field(
+        description="witnessing: another aggregator leads it, this one recomputes its sums"
+    )
+    reason: str | None = Field(description="why it failed, or finished before its last round; of a witness, why it does not sign")
     joined: list[str]
     round: int = Field(description="the one that runs, or ran last; 0 before the first")
     rounds_total: int
     model: str = Field(description="record of the newest global model; of a statistic its digest")
+    equivocators: list[str] = Field(description="aggregators that signed two different statements; the evidence is under equivocations")
     created_at: datetime
 
     @classmethod
     def of(cls, federation: Federation) -> Self:
         """The view of a row."""
         joined = [member.address for member in federation.members if member.joined_at is not None]
-        columns = {name: getattr(federation, name) for name in cls.model_fields if name != "joined"}
-        return cls.model_validate({**columns, "joined": joined})
+        named = sorted({evidence.signer for evidence in federation.equivocations}, key=str.lower)
+        columns = {name: getattr(federation, name) for name in cls.model_fields if name not in ("joined", "equivocators")}
+        return cls.model_validate({**columns, "joined": joined, "equivocators": named})
 
 
 class FederationPage(BaseModel):
@@ -122,14 +132,14 @@ class FederationPage(BaseModel):
 
 
 class WorkItem(BaseModel):
-    """A running attempt of one of the caller's federations."""
+    """A running attempt of one of the caller's federations; an aggregator sees those that wait for approvals."""
 
     federation: str
     round: int
     attempt: int
     stage: Literal["opening", "keys", "shares", "masked", "fixing", "unmask", "finalising"]
     manifest: dict[str, Any]
-    due: bool = Field(description="the caller could send its message of this stage, and has not")
+    due: bool = Field(description="the caller could send its message of this stage, or its approval, and has not")
     commitment_due: bool = Field(description="a commitment of the caller's would still count, and none is on chain yet")
 
 
@@ -214,3 +224,45 @@ class RoundsView(BaseModel):
     """What rounds made."""
 
     items: list[RoundView]
+
+
+class ApprovalBody(BaseModel):
+    """An aggregator's signature under what it says about an attempt (wire formats, section 5)."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [APPROVAL]})
+
+    kind: Literal["survivors", "result"]
+    signer: str = Field(max_length=42)
+    statement: dict[str, Any] = Field(description="members of the typed data Survivors or Result, bytes in hexadecimal")
+    signature: str = Field(pattern="^0x[0-9a-f]{130}$")
+
+    @classmethod
+    def of(cls, approval: Approval) -> Self:
+        """The view of an approval."""
+        return cls.model_validate(approval.document())
+
+
+class ApprovalsView(BaseModel):
+    """Approvals, ascending by kind and signer."""
+
+    items: list[ApprovalBody]
+
+
+class EquivocationBody(BaseModel):
+    """Two approvals by one aggregator, of one kind and attempt, with different statements."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"first": APPROVAL, "second": OTHER_APPROVAL}]})
+
+    first: ApprovalBody
+    second: ApprovalBody
+
+    @classmethod
+    def of(cls, evidence: Equivocation) -> Self:
+        """The view of evidence."""
+        return cls.model_validate(evidence.document())
+
+
+class EquivocationsView(BaseModel):
+    """Evidence in the order in which it came."""
+
+    items: list[EquivocationBody]

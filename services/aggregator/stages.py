@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from rexis.encoding import to_hex
 from rexis.errors import ProtocolError, VerificationError
+from rexis.protocol.approvals import Statement
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.secagg_messages import Stage
-from services.aggregator import attempts
+from services.aggregator import approvals, attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -42,7 +43,7 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
         case Phase.FINALISING:
-            return _finalising(session, attempt, chain)
+            return _finalising(session, calls, federation, attempt, chain, instant)
         case _:
             return None
 
@@ -107,7 +108,9 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
     try:
         coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
         if stage is Stage.KEYS:
-            coordinator.close_keys(graph_seed=attempts.graph_seed(session, federation, attempt))
+            coordinator.close_keys(
+                graph_seed=attempts.graph_seed(FederationConfig.parse(federation.config), attempts.onchain(session, attempt))
+            )
             attempts.enter(attempt, Phase.SHARES)
         elif stage is Stage.SHARES:
             coordinator.close_shares()
@@ -144,27 +147,87 @@ def _fixing(
     if not is_promised(session, attempt, "fixSurvivors"):
         # Nobody may be left out while the chain still takes commitments.
         whole = len(attempt.survivors or ()) == len(federation.members)
-        return (lambda: calls.fix_survivors(session, attempt)) if whole or attempts.is_over(due.masked, instant) else None
+        ready = whole or attempts.is_over(due.masked, instant)
+        promise = (lambda: _fix(session, calls, federation, attempt)) if ready else None
+        given_up = attempts.is_over(due.unmask, instant)
+        return _approving(session, calls, federation, attempt, chain, approvals.survivors_statement(attempt), promise, given_up=given_up)
     failure = failure_of(session, attempt, "fixSurvivors")
     if failure is None:
         return None
     if (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(due.abandon, instant):
-        return (lambda: _fix_again(session, calls, attempt)) if may_retry(failure, attempt, instant) else None
+        return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
     reason = f"the survivors could not be fixed on chain: {detail_of(failure)}"
     return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
 
 
-def _fix_again(session: Session, calls: Calls, attempt: Attempt) -> None:
+def _fix(session: Session, calls: Calls, federation: Federation, attempt: Attempt) -> None:
+    calls.fix_survivors(session, attempt, approvals.granted(session, federation, approvals.survivors_statement(attempt)))
+
+
+def _fix_again(session: Session, calls: Calls, federation: Federation, attempt: Attempt) -> None:
     attempt.tries += 1
-    calls.fix_survivors(session, attempt)
+    _fix(session, calls, federation, attempt)
 
 
-def _finalising(session: Session, attempt: Attempt, chain: OnchainRound | None) -> Step | None:
+def _approving(
+    session: Session,
+    calls: Calls,
+    federation: Federation,
+    attempt: Attempt,
+    chain: OnchainRound | None,
+    statement: Statement,
+    promise: Step | None,
+    *,
+    given_up: bool,
+) -> Step | None:
+    """Sign first, so that the others know what there is to sign; promise the call when a quorum did; give up when its time is over."""
+    # The chain may have been reorganised: nothing is signed about an attempt that does not stand there.
+    if chain is None:
+        return None
+    granted = approvals.granted(session, federation, statement)
+    if len(granted) >= FederationConfig.parse(federation.config).quorum:
+        return promise
+    signed = approvals.of_attempt(session, federation.id, attempt.round, attempt.number)
+    if not any(approval.signer == calls.signer.address and approval.statement == statement for approval in signed):
+        return lambda: _sign(session, calls, attempt, statement)
+    if not given_up:
+        return None
+    return lambda: attempts.end(session, attempt, Phase.ABORTED, approvals.missing(session, federation, statement))
+
+
+def _sign(session: Session, calls: Calls, attempt: Attempt, statement: Statement) -> None:
+    try:
+        approvals.sign(session, calls.registry, calls.signer, statement)
+    except (ProtocolError, VerificationError) as error:
+        attempts.end(session, attempt, Phase.ABORTED, str(error))
+
+
+def _finalising(
+    session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime
+) -> Step | None:
     if chain is not None and chain.model is not None:
         if chain.model != attempt.model:
             reason = f"the chain has the model {chain.model} as its result, this aggregator computed {attempt.model}"
             return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
         return lambda: attempts.end(session, attempt, Phase.FINISHED)
+    if not is_promised(session, attempt, "finalise"):
+        if chain is None or chain.survivors_hash is None:
+            return None  # reorganised: the result is recorded when the survivors stand there again
+        config = FederationConfig.parse(federation.config)
+        result = approvals.attempt_result(config, attempt, chain)
+        # Witnesses have as long as a site has for a stage, however late the sum could be opened.
+        deadline = max(Manifest.parse(attempt.manifest).deadlines.abandon, int(attempt.stage_since.timestamp()) + config.stage_s)
+        given_up = attempts.is_over(deadline, instant)
+        return _approving(
+            session,
+            calls,
+            federation,
+            attempt,
+            chain,
+            result,
+            lambda: calls.finalise(session, attempt, result, approvals.granted(session, federation, result)),
+            given_up=given_up,
+        )
     failure = failure_of(session, attempt, "finalise")
     if failure is None:
         return None

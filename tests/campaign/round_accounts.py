@@ -17,9 +17,10 @@ from rexis.agent.table import Table
 from rexis.chain.connection import Chain
 from rexis.encoding import to_hex
 from rexis.protocol.manifest import Deadlines, Manifest
-from rexis.secagg.payloads import decode_update, vector_record
+from rexis.secagg.payloads import vector_record
+from rexis.secagg.server_steps import server_step
 from services.aggregator.attempts import ENDED, Phase
-from services.aggregator.global_models import updated
+from services.aggregator.global_models import written
 from services.aggregator.models import Attempt
 from services.foundation.database import transaction
 
@@ -109,8 +110,7 @@ class PlainAverage:
         total = np.zeros(self._config.length, dtype=np.uint32)
         for address in survivors:
             total += training_vector(self._config, manifest, base, self._rows[address])
-        flat = np.concatenate([base[name].astype(np.float64).ravel() for name in self._training.model.shapes])
-        file = updated(flat, decode_update(self._config, total).delta, self._training.model)
+        file = written(server_step(self._config, base, b"", total).tensors, self._training.model)
         self._content, self._record = file.content, file.record
         return vector_record(total), file.record
 

@@ -8,29 +8,35 @@ from sqlalchemy.orm import Session
 
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
-from rexis.encoding import to_hex
+from rexis.encoding import sha256, to_hex
+from rexis.protocol.approvals import Approval
+from rexis.protocol.equivocation import Equivocation
 from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_rounds import Survivors
 from rexis.protocol.secagg_messages import Envelope, Stage
 from services.aggregator import attempts, foundings, global_models
 from services.aggregator.attempts import Phase
-from services.aggregator.models import Attempt, Federation
+from services.aggregator.models import Attempt, Federation, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Registry
 from services.foundation.database import now
 from services.foundation.objects import ObjectStore
 from services.foundation.settings import LOCAL_CHAIN_ID
+from services.foundation.uploads import Upload, UploadPart
 from tests.services.federations_on_chain import SPEC, config_of
 
 
 @dataclass(frozen=True)
 class StandingFederation:
-    """A federation that `owner` founded and belongs to: attempt 1 is in the stage shares, attempt 2 takes keys."""
+    """A federation that `owner` founded, belongs to and aggregates for: attempt 1 is in the stage shares, attempt 2 takes keys, and
+    attempt 3 waits for approvals of survivors of which the owner is one."""
 
     owner: LocalSigner
 
     @cached_property
     def config(self) -> FederationConfig:
         others = [LocalSigner.generate() for _ in range(3)]
-        return config_of(sorted([self.owner, *others], key=lambda signer: signer.address.lower()), self.owner, "standing")
+        members = sorted([self.owner, *others], key=lambda signer: signer.address.lower())
+        return config_of(members, self.owner, "standing", aggregators=[self.owner.address])
 
     @property
     def registry(self) -> Registry:
@@ -61,6 +67,36 @@ class StandingFederation:
         signature = self.owner.sign_typed_data(unsigned.typed_data(self.registry.chain_id, self.registry.address))
         return Envelope(Stage.KEYS, ctx, self.owner.address, payload, signature).to_bytes()
 
+    def approval(self, survivors: int = 1) -> Approval:
+        """The owner's signature under some survivors of attempt 3."""
+        statement = Survivors(bytes.fromhex(self.id[2:]), 1, 3, bytes([survivors]) * 32, bytes(32))
+        typed = statement.typed_data(self.registry.chain_id, self.registry.address)
+        return Approval(statement, self.owner.address, self.owner.sign_typed_data(typed))
+
+    @cached_property
+    def evidence(self) -> Equivocation:
+        """That the owner signed two sets."""
+        return Equivocation(self.approval(1), self.approval(2))
+
+    def _add_survivor(self, session: Session, objects: ObjectStore) -> None:
+        """Attempt 3, its row on chain, and the owner's masked vector."""
+        attempt, upload, vector = self.attempt(3, Phase.FIXING), 32 * "e", b"vector"
+        attempt.survivors = [self.owner.address]
+        payload = {"upload": upload, "digest": to_hex(bytes(32)), "bits": 32, "length": 3}
+        masked = Envelope(Stage.MASKED, bytes.fromhex(attempt.ctx[2:]), self.owner.address, payload, bytes(65))
+        objects.put_new(f"uploads/{upload}/1", vector)
+        chain = OnchainRound(federation_id=self.id, round=1, attempt=3, opened_transaction=to_hex(bytes(32)))
+        chain.manifest_hash, chain.base_model = attempt.manifest_digest, attempt.base_model
+        session.add_all([attempt, chain])
+        session.add(
+            Upload(id=upload, owner=self.owner.address, total_bytes=6, state="claimed", digest=bytes(32), expires_at=now(), swept=True)
+        )
+        session.flush()
+        session.add(UploadPart(upload_id=upload, number=1, size=6, digest=sha256(vector), object_key=f"uploads/{upload}/1"))
+        row = RoundMessage(federation_id=self.id, round=1, attempt=3, stage="masked", sender=self.owner.address)
+        row.digest, row.body = to_hex(bytes(32)), masked.to_bytes()
+        session.add(row)
+
     def add(self, session: Session, objects: ObjectStore) -> None:
         """Write it, finished so far that everything can be asked for."""
         tensors = {name: np.ones(shape, dtype=np.float32) for name, shape in SPEC.shapes.items()}
@@ -71,3 +107,4 @@ class StandingFederation:
             member.joined_at = now()
         global_models.record(session, self.id, 1, model, global_models.keep(objects, self.id, model, state), state)
         session.add_all([self.attempt(1, Phase.SHARES), self.attempt(2, Phase.KEYS)])
+        self._add_survivor(session, objects)

@@ -308,16 +308,15 @@ class Gathering:
             time.sleep(LOOK_S)
 
 
-def migrated(folder: Path, rpc_url: str, database_url: str | None = None) -> ServiceSettings:
+def migrated(folder: Path, rpc_url: str, database_url: str | None = None, **changes: Any) -> ServiceSettings:
     """Settings of an aggregator whose database is ready; without a URL it is an SQLite file."""
-    settings = settings_for(
-        "aggregator",
-        database_url or f"sqlite:///{folder / 'aggregator.sqlite'}",
-        public_url=f"http://127.0.0.1:{free_port()}",
-        object_store_url=f"file://{folder / 'objects'}",
-        chain_rpc_url=rpc_url,
-        relayer_key=RELAYER_KEY,
-    )
+    given = {
+        "public_url": f"http://127.0.0.1:{free_port()}",
+        "object_store_url": f"file://{folder / 'objects'}",
+        "chain_rpc_url": rpc_url,
+        "relayer_key": RELAYER_KEY,
+    }
+    settings = settings_for("aggregator", database_url or f"sqlite:///{folder / 'aggregator.sqlite'}", **given | changes)
     engine = open_engine(settings.database_url)
     migrate(engine, "services.aggregator")
     engine.dispose()

@@ -112,6 +112,11 @@ PRIVATE: dict[str, dict[str, Operation]] = {
         "get_model": Operation("GET", "/v1/federations/{id}/model"),
         "get_server_state": Operation("GET", "/v1/federations/{id}/server-state"),
         "get_result": Operation("GET", "/v1/federations/{id}/result"),
+        "list_approvals": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/3/approvals"),
+        "put_approval": Operation("PUT", "/v1/federations/{id}/rounds/1/attempts/3/approvals/survivors", FEDERATION.approval().document()),
+        "get_vector_part": Operation("GET", f"/v1/federations/{{id}}/rounds/1/attempts/3/vectors/{OWNER.address}/parts/1"),
+        "list_equivocations": Operation("GET", "/v1/federations/{id}/equivocations"),
+        "report_equivocation": Operation("POST", "/v1/federations/{id}/equivocations", FEDERATION.evidence.document()),
     },
     "verifier": {
         "deposit_receipt": Operation("POST", "/v1/receipts", receipt().to_json()),

@@ -26,6 +26,7 @@ from tests.services.service_applications import authorised, client_of, settings_
 
 HOSPITALS = sorted((LocalSigner.generate() for _ in range(4)), key=lambda signer: signer.address.lower())
 FOUNDER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
+TWO = sorted([AGGREGATOR.address, STRANGER.address], key=str.lower)
 
 
 @dataclass
@@ -164,7 +165,9 @@ def test_handed_in_twice_it_is_one_federation(aggregator: Aggregator) -> None:
         ({"threshold": 2}, "threshold: expected at least floor((n + t_c) / 2) + 1 = 3 for n = 4 and t_c = 1, got 2"),
         ({"min_survivors": 2}, "min_survivors: expected at least max(t, t_c + 2) = 3"),
         ({"collusion_bound": 3, "threshold": 4, "min_survivors": 4}, "collusion_bound: "),
-        ({"aggregators": [STRANGER.address]}, "aggregators: expected this aggregator alone"),
+        ({"aggregators": [STRANGER.address]}, "aggregators: expected this one, 0x"),
+        ({"aggregators": TWO, "quorum": 1}, "quorum: expected 2 to 2, above half of 2 aggregators, got 1"),
+        ({"quorum": 2}, "quorum: expected 1 to 1, above half of 1 aggregators, got 2"),
         ({"founder": STRANGER.address}, "founder: expected the account that is signed in"),
         ({"training": {**TRAINING, "clipping_norm": "1000000000"}}, "a clipping norm in"),
         ({"training": {**TRAINING, "weight_cap": 1_000_000}}, "a weight cap of at most"),
@@ -185,7 +188,7 @@ def test_what_a_round_could_not_keep_is_refused_with_the_rule(aggregator: Aggreg
         ({"model": bytes(31) + b"1"}, "model"),
         ({"minSurvivors": 4}, "minSurvivors"),
         ({"participants": [hospital.address for hospital in HOSPITALS[:3]]}, "participants"),
-        ({"aggregators": sorted([AGGREGATOR.address, STRANGER.address], key=str.lower)}, "aggregators"),
+        ({"aggregators": TWO}, "aggregators"),
     ],
 )
 def test_a_signed_call_that_stands_for_another_config_is_refused(aggregator: Aggregator, founding: dict[str, Any], named: str) -> None:

@@ -87,6 +87,14 @@ def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_oth
         read(tmp_path, {**SPEC, "members": members, "collusion_bound": 5, "degree": 2})
 
 
+def test_several_aggregators_stand_in_order_with_a_quorum_above_half(tmp_path: Path) -> None:
+    others = [checksum_address("0x" + 20 * byte) for byte in ("e5", "0b")]
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump({**SPEC, "aggregators": [AGGREGATOR, *others]}).replace("'", "").replace("above: 0", 'above: "0"'))
+    config = FederationPlan.read(path, founder=FOUNDER, aggregator=AGGREGATOR).config
+    assert (config.aggregators, config.quorum) == ((others[1], AGGREGATOR, others[0]), 2)
+
+
 def test_numbers_that_yaml_makes_of_addresses_are_addresses_again(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     text = yaml.safe_dump(SPEC).replace("'", "")

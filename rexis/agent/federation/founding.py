@@ -1,9 +1,10 @@
 """Founding a federation: from a file that a person writes to a config, a first model, and a signed call.
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
-founder, aggregators (the service's own account), quorum (above half), collusion_bound (1), threshold and min_survivors (the least that are
-safe), batch_size, proximal and standardisation, and the protection secagg+dp of a plan with privacy. Numbers may be written as numbers;
-`features` may name a file beside this one. A training plan may have parts that change how it runs:
+founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above
+half), collusion_bound (1), threshold and min_survivors (the least that are safe), batch_size, proximal and standardisation, and the
+protection secagg+dp of a plan with privacy. Numbers may be written as numbers; `features` may name a file beside this one. A training plan
+may have parts that change how it runs:
 
     optimizer: adam
     strategy: {name: fedadam, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 0.001}
@@ -171,6 +172,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(filled.get("purpose"), str):
         filled["purpose"] = permission(filled["purpose"]).number
     aggregators = filled["aggregators"]
+    if isinstance(aggregators, list):
+        filled["aggregators"] = sorted((_hex_text(each, ADDRESS_BYTES) for each in aggregators), key=lambda each: str(each).lower())
     filled.setdefault("quorum", len(aggregators) // 2 + 1 if isinstance(aggregators, list) else 1)
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])

@@ -85,11 +85,13 @@ def test_tampering_is_refused(cheat: Callable[[], Tensor]) -> None:
             audit(cheat(), profile=profile)
 
 
-def test_fp16_weights_lie_between_the_two_profiles() -> None:
+def test_fp16_weights_are_refused_by_the_strict_profile_and_lie_at_the_limit_of_the_other() -> None:
     claimed = run(changed(lambda weight: weight.half().float()), ITEM)
-    assert STRICT.end_to_end < audit(claimed, profile="fp32-cpu") < PROFILES["fp32-cpu"].end_to_end
     with pytest.raises(VerificationError, match="re-execution"):
         audit(claimed)
+    # Relative to outputs with their shift, which hides the more the larger it is: with one of full size this was admitted.
+    limit = PROFILES["fp32-cpu"].end_to_end
+    assert limit / 2 < residual(claimed[None], run(MODEL, ITEM)[None]) < 2 * limit
 
 
 @pytest.mark.parametrize("claimed", [torch.zeros(3), torch.zeros(1, 2), torch.zeros(2, dtype=torch.float64)])

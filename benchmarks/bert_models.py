@@ -42,6 +42,8 @@ RECIPES = {
     "adam-per-tensor": Recipe("adam-per-tensor", 1e-4),
     "muon": Recipe("muon", 1e-3),
 }
+# At 0.01 rounding alone takes plain fp32 1.2e-4 away from plain fp64 in 100 steps, and the keyed run as far from the plain one.
+MINILM_RECIPES = {**RECIPES, "sgd": Recipe("sgd", 0.005, {"momentum": 0.9})}
 MINILM_PAIRS: tuple[tuple[Suite, str], ...] = (("permutation", "sgd"), ("permutation", "adamw"))
 BERT_PAIRS: tuple[tuple[Suite, str], ...] = (("dense", "sgd"), ("dense", "adam-per-tensor"), ("dense", "muon"))
 
@@ -58,7 +60,7 @@ def run_nonaffine(*, quick: bool) -> dict[str, float]:
 
 def train_minilm(*, quick: bool) -> dict[str, dict[str, float]]:
     """`minilm_permutation_<optimizer>`."""
-    return compare_family("minilm", lambda suite: trial(chapter_classifier(), suite, _steps(quick=quick)), MINILM_PAIRS, RECIPES)
+    return compare_family("minilm", lambda suite: trial(chapter_classifier(), suite, _steps(quick=quick)), MINILM_PAIRS, MINILM_RECIPES)
 
 
 def train_nonaffine(*, quick: bool) -> dict[str, dict[str, float]]:
@@ -68,7 +70,7 @@ def train_nonaffine(*, quick: bool) -> dict[str, dict[str, float]]:
 
 def run_chapters(*, quick: bool) -> dict[str, float]:
     """Accuracies of `icd10`."""
-    return chapters(steps=30 if quick else 400, tested=300 if quick else None)
+    return chapters(steps=30 if quick else 150, tested=300 if quick else None)
 
 
 def _steps(*, quick: bool) -> int:

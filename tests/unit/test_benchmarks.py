@@ -126,6 +126,20 @@ def test_the_committed_federation_reaches_what_the_design_promises() -> None:
     assert repeated["repeats"] == 10
 
 
+def test_the_committed_training_on_ciphertext_is_training_on_plaintext() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text())
+    runs = {name: figures for name, figures in result.items() if isinstance(figures, dict) and "relative_logit_difference" in figures}
+    dense = [f"{family}_dense_{name}" for family in ("mlp", "bert", "smollm2-lora") for name in ("sgd", "adam-per-tensor", "muon")]
+    assert set(runs) >= {*dense, "minilm_permutation_sgd", "minilm_permutation_adamw"}
+    for name, figures in runs.items():
+        assert figures["steps"] == 100, name
+        assert figures["relative_logit_difference"] <= 1e-4, name
+        # Muon is judged by its function: it normalises gradients that are zero but for rounding.
+        assert name.endswith("muon") or figures["relative_weight_difference"] <= 1e-4, name
+    chapters = result["icd10"]
+    assert abs(chapters["encrypted_accuracy"] - chapters["plain_accuracy"]) <= 0.005
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> None:
     text = path.read_text()
@@ -136,4 +150,4 @@ def test_committed_results_name_machine_and_commit_and_no_host(path: Path) -> No
 
 
 def test_results_are_there() -> None:
-    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"attacks", "ee", "chain", "federation"}
+    assert {json.loads(path.read_text())["subject"] for path in RESULTS} >= {"attacks", "ee", "chain", "federation", "training"}

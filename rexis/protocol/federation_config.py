@@ -227,7 +227,12 @@ class FederationConfig:
 
     def _unbuilt(self) -> dict[str, bool]:
         plan, witnessed = self.training, len(self.aggregators) > 1
-        found = {"protection none or ee": self.protection in ("none", "ee"), "group_pad": self.group_pad, "groups": self.groups is not None}
+        found = {
+            "protection none": self.protection == "none",
+            "protection ee": self.protection == "ee",
+            "group_pad": self.group_pad,
+            "groups": self.groups is not None,
+        }
         if plan is None:
             return found
         return found | {

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -23,6 +24,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from services.foundation.database import migration_config, open_engine
 from services.local.redis import find_redis_server
+
+if TYPE_CHECKING:
+    from tests.services.federation_stand_in import Hospital, StandIn
 
 # The default renderer spends seconds on a trace, and shows local variables.
 structlog.configure(
@@ -197,3 +201,39 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="module")
+def rpc_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A chain of this module's own."""
+    from tests.services.marketplace_on_chain import running_chain
+
+    with running_chain(tmp_path_factory.mktemp("chain")) as url:
+        yield url
+
+
+@pytest.fixture
+def stand_in(rpc_url: str, tmp_path: Path) -> Iterator["StandIn"]:
+    """An aggregator that lies when it is told to; what the test does on the chain is undone."""
+    from tests.services.federation_stand_in import StandIn
+    from tests.services.marketplace_on_chain import undone
+
+    with undone(rpc_url) as chain:
+        yield StandIn(chain, tmp_path)
+
+
+@pytest.fixture
+def hospitals(stand_in: "StandIn", tmp_path: Path) -> Iterator[list["Hospital"]]:
+    """Four of them, with data sets that are registered and granted."""
+    from tests.services.federation_stand_in import COUNTS, HOSPITALS, Hospital, Line, rows_of
+
+    made = [
+        Hospital(stand_in.chain, signer, rows_of(i, COUNTS[i]), tmp_path / f"{i}.sqlite", Line(stand_in, signer.address))
+        for i, signer in enumerate(HOSPITALS)
+    ]
+    for hospital in made:
+        hospital.register()
+        hospital.grant()
+    yield made
+    for hospital in made:
+        hospital.stop()

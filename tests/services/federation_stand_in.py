@@ -53,6 +53,8 @@ from rexis.training.local import LocalSteps, clip_update, train_local
 CHAIN_ID = 31337
 AGGREGATOR, RELAYER, FOUNDER = (development_signer(index) for index in (1, 2, 3))
 HOSPITALS = tuple(sorted((development_signer(index) for index in (4, 5, 6, 7)), key=lambda signer: signer.address.lower()))
+# Rows of each.
+COUNTS = (23, 31, 17, 12)
 PASSPHRASE = "a passphrase for tests"
 HMB = 6
 COLUMNS = ("age", "sex", "num")

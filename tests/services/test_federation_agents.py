@@ -38,6 +38,7 @@ from tests.services.chain_process import Hook, Proxy
 from tests.services.federation_stand_in import (
     AGGREGATOR,
     CHAIN_ID,
+    COUNTS,
     FOUNDER,
     HOSPITALS,
     PASSPHRASE,
@@ -50,7 +51,6 @@ from tests.services.federations_on_chain import LOOK_S, ROOT, migrated, process,
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected, serving
 
-COUNTS = (23, 31, 17, 12)
 BACKGROUND = "services.aggregator.background"
 Without = Callable[[Hospital], bool]
 # A round in which somebody is missing takes three of these; the others wait for nothing.

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +24,20 @@ from rexis.secagg.payloads import decode_update
 from tests.services.federation_stand_in import (
     AGGREGATOR,
     CHAIN_ID,
+    COUNTS,
     FOUNDER,
     HMB,
     HOSPITALS,
     PASSPHRASE,
     Hospital,
-    Line,
     StandIn,
     config_of,
     moments_of,
     plain_update,
     play,
     problem,
-    rows_of,
     send,
 )
-from tests.services.marketplace_on_chain import running_chain, undone
-
-COUNTS = (23, 31, 17, 12)
-
-
-@pytest.fixture(scope="module")
-def rpc_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_chain(tmp_path_factory.mktemp("chain")) as url:
-        yield url
-
-
-@pytest.fixture
-def stand_in(rpc_url: str, tmp_path: Path) -> Iterator[StandIn]:
-    with undone(rpc_url) as chain:
-        yield StandIn(chain, tmp_path)
-
-
-@pytest.fixture
-def hospitals(stand_in: StandIn, tmp_path: Path) -> Iterator[list[Hospital]]:
-    made = [
-        Hospital(stand_in.chain, signer, rows_of(i, COUNTS[i]), tmp_path / f"{i}.sqlite", Line(stand_in, signer.address))
-        for i, signer in enumerate(HOSPITALS)
-    ]
-    for hospital in made:
-        hospital.register()
-        hospital.grant()
-    yield made
-    for hospital in made:
-        hospital.stop()
 
 
 def found(stand_in: StandIn, config: dict[str, Any], *, seed: int | None = 0, **changes: Any) -> bytes:

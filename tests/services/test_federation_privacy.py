@@ -4,7 +4,6 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,8 @@ from rexis.errors import PolicyError, PrivacyBudgetExceededError, UnexpectedMess
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.payloads import decode_update
 from rexis.secagg.privacy import declared_micro, round_event, site_variance
-from tests.services.federation_stand_in import CHAIN_ID, HOSPITALS, Hospital, Line, StandIn, config_of, play, rows_of
-from tests.services.marketplace_on_chain import running_chain, undone
+from tests.services.federation_stand_in import CHAIN_ID, Hospital, StandIn, config_of, play
 
-COUNTS = (23, 31, 17, 12)
 DELTA = 1e-5
 DP_SGD = {
     "mechanism": "dp-sgd",
@@ -40,32 +37,6 @@ DP_SGD = {
 }
 SKELLAM = {"mechanism": "skellam", "noise_multiplier": "4", "delta": "0.00001", "epsilon": "30"}
 PLAN: dict[str, Any] = {"rounds": 2, "steps": 3, "batch_size": 6, "privacy": DP_SGD, "protection": "secagg+dp"}
-
-
-@pytest.fixture(scope="module")
-def rpc_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_chain(tmp_path_factory.mktemp("chain")) as url:
-        yield url
-
-
-@pytest.fixture
-def stand_in(rpc_url: str, tmp_path: Path) -> Iterator[StandIn]:
-    with undone(rpc_url) as chain:
-        yield StandIn(chain, tmp_path)
-
-
-@pytest.fixture
-def hospitals(stand_in: StandIn, tmp_path: Path) -> Iterator[list[Hospital]]:
-    made = [
-        Hospital(stand_in.chain, signer, rows_of(i, COUNTS[i]), tmp_path / f"{i}.sqlite", Line(stand_in, signer.address))
-        for i, signer in enumerate(HOSPITALS)
-    ]
-    for hospital in made:
-        hospital.register()
-        hospital.grant()
-    yield made
-    for hospital in made:
-        hospital.stop()
 
 
 def found(stand_in: StandIn, hospitals: list[Hospital], *, seed: int = 0, **changes: Any) -> bytes:

@@ -3,10 +3,8 @@
 Agent, journal and chain are real; the aggregator is the stand-in that lies when it is told to.
 """
 
-from collections.abc import Iterator
 from decimal import Decimal
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,38 +25,10 @@ from rexis.errors import PrivacyError, UnexpectedMessageError
 from rexis.protocol.batch import read_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.payloads import decode_update
-from tests.services.federation_stand_in import HOSPITALS, Hospital, Line, StandIn, config_of, play, rows_of
-from tests.services.marketplace_on_chain import running_chain, undone
+from tests.services.federation_stand_in import COUNTS, Hospital, StandIn, config_of, play
 
-COUNTS = (23, 31, 17, 12)
 SCAFFOLD = {"name": "scaffold", "learning_rate": "1"}
 NETWORK = {"version": 1, "family": "mlp", "config": {"inputs": 2, "hidden": [3], "outputs": 1, "activation": "tanh"}}
-
-
-@pytest.fixture(scope="module")
-def rpc_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_chain(tmp_path_factory.mktemp("chain")) as url:
-        yield url
-
-
-@pytest.fixture
-def stand_in(rpc_url: str, tmp_path: Path) -> Iterator[StandIn]:
-    with undone(rpc_url) as chain:
-        yield StandIn(chain, tmp_path)
-
-
-@pytest.fixture
-def hospitals(stand_in: StandIn, tmp_path: Path) -> Iterator[list[Hospital]]:
-    made = [
-        Hospital(stand_in.chain, signer, rows_of(i, COUNTS[i]), tmp_path / f"{i}.sqlite", Line(stand_in, signer.address))
-        for i, signer in enumerate(HOSPITALS)
-    ]
-    for hospital in made:
-        hospital.register()
-        hospital.grant()
-    yield made
-    for hospital in made:
-        hospital.stop()
 
 
 def joined(stand_in: StandIn, hospitals: list[Hospital], **changes: Any) -> bytes:

@@ -44,6 +44,7 @@ from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
 from rexis.secagg.terms import RoundTerms
@@ -101,7 +102,7 @@ class Attempt:
     """A running attempt."""
 
     manifest: Manifest
-    coordinator: Coordinator
+    coordinator: Any
     graph_seed: bytes
     stage: str = "keys"
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -165,7 +166,7 @@ class StandIn:
         """Open the next attempt on chain."""
         kept = self.kept[federation]
         seen = Registry(self.chain).federation(federation)
-        deadlines = Deadlines.after(self.now(), kept.config.stage_s)
+        deadlines = Deadlines.after(self.now(), kept.config.stage_s, masked=kept.config.masked)
         manifest = Manifest.of(
             kept.config,
             federation=federation,
@@ -187,10 +188,14 @@ class StandIn:
             manifest.base_model,
             given.roster,
             Thresholds(len(given.roster), given.collusion_bound, given.threshold, given.min_survivors),
-            given.length,
+            given.upload_length,
             given.ring_bits,
             given.degree,
+            given.masked,
         )
+        if not given.masked:
+            kept.attempt = Attempt(manifest, PlainCoordinator(terms), bytes(32), "masked")
+            return kept.attempt
         kept.attempt = Attempt(manifest, Coordinator(terms), bytes(opened["blockHash"]) if given.degree else bytes(32))
         return kept.attempt
 
@@ -560,7 +565,8 @@ def play(
     stand_in: StandIn, federation: bytes, hospitals: Sequence[Hospital], *, absent: Mapping[str, Collection[int]] | None = None
 ) -> None:
     """One whole attempt; `absent` names the stages at which hospitals by index are not there."""
-    for stage in ("keys", "shares", "masked", "unmask"):
+    config = stand_in.kept[federation].config
+    for stage in ("keys", "shares", "masked", "unmask") if config.masked else ("masked", "unmask"):
         for index, hospital in enumerate(hospitals):
             if index not in (absent or {}).get(stage, ()):
                 hospital.poll()

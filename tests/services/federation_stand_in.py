@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from web3.types import TxParams
 
+from rexis.agent.duty import Event
 from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.duty import FederationDuty
 from rexis.agent.federation.founding import FederationPlan
@@ -442,6 +443,7 @@ class Hospital:
     line: Any
     dataset: int = 0
     policy: SitePolicy = field(default_factory=SitePolicy)
+    events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         contracts = self.chain.deployment.contracts
@@ -464,7 +466,9 @@ class Hospital:
 
     def agent(self) -> FederationDuty:
         holding = hold(self.journal, self.table, owner=self.signer.address, target=self.target)
-        return FederationDuty(self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy)
+        return FederationDuty(
+            self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy, report=self.events.append
+        )
 
     def register(self) -> None:
         """Register the table on chain, and in the journal."""

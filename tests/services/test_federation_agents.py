@@ -398,6 +398,7 @@ def test_a_private_federation_runs_by_the_same_commands_and_says_what_it_costs(n
         unchecked.found(network.founder, FOUNDER, load(CHAIN_ID))
     federation = network.found(config_of(network.hospitals, "training", name="private", **plan), seed=31)
     joined = command(network, monkeypatch, network.homes[0], HOSPITALS[0], "join", to_hex(federation))
+    assert (joined["protection"], joined["protection_means"][:18]) == ("secagg+dp", "the aggregator see")
     config = network.founder.federation(federation).config
     whole = declared_epsilon(config, 2)
     assert whole is not None

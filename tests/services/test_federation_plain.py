@@ -66,6 +66,10 @@ def test_rounds_without_masks_are_federated_averaging_with_whoever_uploads(stand
         assert np.abs(mean.delta - expected).max() < 1e-8
         assert {stage for _, stage, _ in stand_in.received} == {"relay", "part", "masked"}
     assert Registry(stand_in.chain).federation(federation).round == 3
+    # An operator reads in every round what it gives away.
+    told = [event.detail for event in willing[0].events if event.what == "takes part"]
+    assert [(detail["round"], detail["protection"], detail["privacy"]) for detail in told] == [(n, "none", "no bound") for n in (1, 2)]
+    assert told[0]["protection_means"] == "the aggregator sees the update of every single institution"
 
 
 def test_a_site_takes_part_only_if_its_policy_names_it(stand_in: StandIn, hospitals: list[Hospital]) -> None:

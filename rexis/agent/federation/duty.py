@@ -13,6 +13,7 @@ from time import monotonic, time
 from rexis.agent.duty import Event, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
 from rexis.agent.federation.contribution import load_training
+from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
 from rexis.agent.federation.private_rounds import check_round
@@ -246,6 +247,8 @@ class FederationDuty:
         deployment = self.registry.chain.deployment
         call = sign_call(self._signer, deployment, "FederationRegistry", "commitUpdate", *arguments, gas=COMMIT_GAS)
         self.records.keep_commitment(stored, Commitment(digest + salt, call))
+        exposure = round_exposure(self.records.journal, member, stored.round)
+        self._report(Event("takes part", stored.subject, {**_detail(stored.manifest), **exposure}))
         self._commit(stored)
 
     def _commit(self, stored: StoredAttempt) -> None:

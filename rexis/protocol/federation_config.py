@@ -97,6 +97,11 @@ class FederationConfig:
         """Entries of a masked vector."""
         return 1 + 2 * len(self.features.names) if self.training is None else self.training.length
 
+    @property
+    def has_group_key(self) -> bool:
+        """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
+        return self.group_pad or self.protection == "ee"
+
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
 

@@ -108,6 +108,11 @@ class FederationConfig:
         """Entries of an uploaded vector: without masks it ends with a salt (`rexis.secagg.plain_survivors`)."""
         return self.length if self.masked else self.length + 8 * SALT_BYTES // self.ring_bits
 
+    @property
+    def has_group_key(self) -> bool:
+        """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
+        return self.group_pad or self.protection == "ee"
+
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
 

@@ -124,6 +124,14 @@ class Kept:
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass
+class GroupKeyRecords:
+    """Documents of a group key as they came."""
+
+    recipients: dict[str, bytes] = field(default_factory=dict)
+    dealing: bytes | None = None
+
+
 class StandIn:
     """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes."""
 
@@ -132,6 +140,7 @@ class StandIn:
         self.chain, self.registry = chain, chain.deployment.contracts["FederationRegistry"].address
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
+        self.group_keys: dict[bytes, GroupKeyRecords] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
 
@@ -300,6 +309,8 @@ class StandIn:
             return self._relay(content or b"")
         federation = from_hex(parts[1], 32)
         kept = self.kept[federation]
+        if parts[2:3] == ["group-key"]:
+            return self._group_key(caller, federation, parts[3:], content)
         if parts[2:] == ["membership"]:
             kept.joined.add(caller)
         if parts[2:] in ([], ["membership"]):
@@ -325,6 +336,21 @@ class StandIn:
             kept.attempt.uploads[caller] = b"".join(self._parts(message.payload["upload"]).values())
         kept.attempt.coordinator.receive(message)
         return None
+
+    def _group_key(self, caller: str, federation: bytes, parts: Sequence[str], content: bytes | None) -> Any:
+        records = self.group_keys.setdefault(federation, GroupKeyRecords())
+        if parts:
+            self.received.append((caller, parts[0], content or b""))
+        if parts == ["recipient"]:
+            records.recipients.setdefault(caller, content or b"")
+        elif parts == ["dealing"]:
+            records.dealing = records.dealing or content
+            if records.dealing != content:
+                raise problem(409, "group-key-dealt")
+        return {
+            "recipients": [json.loads(document) for document in records.recipients.values()],
+            "dealing": None if records.dealing is None else json.loads(records.dealing),
+        }
 
     def _work(self, caller: str, federation: bytes, kept: Kept) -> Any:
         attempt = kept.attempt

@@ -145,5 +145,20 @@ CREATE TRIGGER privacy_release_stays_on_delete BEFORE DELETE ON privacy_release
 BEGIN SELECT RAISE(ABORT, 'what was debited stays debited'); END;
 """
 
+# Version 5: the key that the members and the founder of a federation have, and no aggregator (see `federation.group_keys`).
+# A founder that is no member has one too, so that the federation need not be among those that were joined.
+GROUP_KEYS = """
+CREATE TABLE group_key (
+    federation BLOB PRIMARY KEY,
+    recipient BLOB NOT NULL,
+    sealed_private BLOB,
+    dealing BLOB,
+    commitment BLOB,
+    sealed_key BLOB
+);
+CREATE TRIGGER group_key_stays BEFORE UPDATE OF sealed_key, commitment ON group_key WHEN OLD.sealed_key IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a federation has one group key'); END;
+"""
+
 # Script n leads from version n to version n + 1. A version that was released never changes.
-SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY)
+SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY, GROUP_KEYS)

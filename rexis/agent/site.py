@@ -26,6 +26,7 @@
     minimum_members = 3
     minimum_survivors = 3
     collusion_bound = 1
+    protections = ["secagg", "secagg+dp"] # of single updates; "none" and "ee" give what masks would hide, and have to be named
     purposes = ["HMB"]                    # without it the grants on chain decide
     epsilon = 3.0                         # most that trained models may cost a patient, of all federations together, at
     delta = 1e-6                          # this probability of more; without both, each federation's own bound, or none
@@ -38,7 +39,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from rexis.agent.execution.query_rules import DEFAULT_BUDGET, QueryRules
 from rexis.agent.federation.site_policy import PrivacyCap, SitePolicy
@@ -46,12 +47,14 @@ from rexis.client.connection import origin
 from rexis.disclosure.gate import CellRules
 from rexis.errors import ConfigurationError, MalformedMessageError
 from rexis.policy.conditions import permission
+from rexis.protocol.plan_parts import Protection
 
 MAX_FILE_BYTES = 1 << 20
 MAX_ROWS_FILE_BYTES = 64 << 20
 MAX_DATASETS = 64
 MAX_NODES = 8
 MAX_BUDGET = 10_000
+PROTECTIONS: tuple[Protection, ...] = get_args(Protection)
 MIN_POLL_S, DEFAULT_POLL_S, MAX_POLL_S = 0.1, 5.0, 3600.0
 
 Kind = TypeVar("Kind")
@@ -204,15 +207,23 @@ def _federations(value: Any) -> SitePolicy:
         "maximum_parameters": "parameters",
         "maximum_steps": "steps",
     }
-    section = _Section("federations", value, {"purposes", "epsilon", "delta", *bounds})
+    section = _Section("federations", value, {"protections", "purposes", "epsilon", "delta", *bounds})
     default = SitePolicy()
     given = {field: section.integer(key, getattr(default, field), 1, 1 << 40) for key, field in bounds.items()}
     purposes = section.texts("purposes", 16)
+    named = section.texts("protections", len(PROTECTIONS))
+    if "protections" in value and not named:
+        raise ConfigurationError("federations.protections: expected at least one name; without the section the agent takes part in none")
+    unknown = [name for name in named if name not in PROTECTIONS]
+    if unknown:
+        raise ConfigurationError(f"federations.protections: expected names among {', '.join(PROTECTIONS)}, got {unknown[0][:40]!r}")
+    protections = frozenset(each for each in PROTECTIONS if each in named) or default.protections
     cap = None
     if "epsilon" in value or "delta" in value:
         total, delta = (section.value(name, int | float, 0) for name in ("epsilon", "delta"))
         cap = PrivacyCap(float(total), float(delta))
-    return SitePolicy(**given, purposes=frozenset(permission(name).number for name in purposes) or None, privacy=cap)
+    allowed = frozenset(permission(name).number for name in purposes) or None
+    return SitePolicy(**given, protections=protections, purposes=allowed, privacy=cap)
 
 
 class _Section:

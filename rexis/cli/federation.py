@@ -269,7 +269,11 @@ def _document(federation: Federation) -> dict[str, Any]:
 
 
 def _document_with_privacy(federation: Federation) -> dict[str, Any]:
-    return {**_document(federation), "privacy": _privacy(federation)}
+    from rexis.agent.federation.exposure import MEANINGS
+
+    protection = federation.config.protection
+    shown = {"protection": protection, "protection_means": MEANINGS[protection], "privacy": _privacy(federation)}
+    return {**_document(federation), **shown}
 
 
 def _privacy(federation: Federation) -> dict[str, Any] | None:
@@ -317,6 +321,8 @@ def _print(federation: Federation, as_json: bool) -> None:
     if as_json:
         print_json(_document_with_privacy(federation))
         return
+    from rexis.agent.federation.exposure import protection_line
+
     lines = grid("", "")
     for name, value in (
         ("federation", to_hex(federation.id)),
@@ -327,6 +333,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
         ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
+        ("protection", protection_line(federation.config)),
         ("privacy", _privacy_line(federation)),
     ):
         lines.add_row(name, Text(value))

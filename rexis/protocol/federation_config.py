@@ -13,7 +13,8 @@ from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
-from rexis.protocol.plan_parts import MIN_GROUP, GroupPlan, Protection
+from rexis.protocol.plan_parts import MASKED, MIN_GROUP, GroupPlan, Protection
+from rexis.protocol.secagg_messages import SALT_BYTES
 
 VERSION = 1
 Kind = Literal["training", "statistics"]
@@ -94,8 +95,23 @@ class FederationConfig:
 
     @property
     def length(self) -> int:
-        """Entries of a masked vector."""
+        """Entries of a vector before it is masked, or salted."""
         return 1 + 2 * len(self.features.names) if self.training is None else self.training.length
+
+    @property
+    def masked(self) -> bool:
+        """Whether sites mask their vectors; without masks the aggregator sees every single one."""
+        return self.protection in MASKED
+
+    @property
+    def upload_length(self) -> int:
+        """Entries of an uploaded vector: without masks it ends with a salt (`rexis.secagg.plain_survivors`)."""
+        return self.length if self.masked else self.length + 8 * SALT_BYTES // self.ring_bits
+
+    @property
+    def has_group_key(self) -> bool:
+        """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
+        return self.group_pad or self.protection == "ee"
 
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
@@ -194,8 +210,7 @@ class FederationConfig:
             )
         if self.degree is not None and self.degree % 2:
             raise MalformedMessageError(f"degree: expected an even number of neighbours, half on each side of a ring, got {self.degree}")
-        masked = self.protection in ("secagg", "secagg+dp")
-        if not masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
+        if not self.masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
         if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
             raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
@@ -228,7 +243,7 @@ class FederationConfig:
     def _unbuilt(self) -> dict[str, bool]:
         plan, witnessed = self.training, len(self.aggregators) > 1
         found = {
-            "protection none": self.protection == "none",
+            "several aggregators and protection none": witnessed and self.protection == "none",
             "protection ee": self.protection == "ee",
             "group_pad": self.group_pad,
             "groups": self.groups is not None,

@@ -22,7 +22,11 @@ MAX_SECONDS = (1 << 48) - 1
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Last seconds (Unix time) of the stages keys, shares, masked and unmask, ascending. Masked vectors count only with a commitment."""
+    """Last seconds (Unix time) of the stages keys, shares, masked and unmask, ascending. Vectors count only with a commitment.
+
+    Without masks the stages keys and shares do not take place: both end when the attempt is opened, and `unmask` is when the survivors have
+    to be fixed by.
+    """
 
     keys: int
     shares: int
@@ -30,9 +34,9 @@ class Deadlines:
     unmask: int
 
     @classmethod
-    def after(cls, opened_at: int, stage_s: int) -> Self:
-        """Deadlines of an attempt that opens at `opened_at`, each stage as long as the config says."""
-        return cls(*(opened_at + count * stage_s for count in (1, 2, 3, 4)))
+    def after(cls, opened_at: int, stage_s: int, *, masked: bool = True) -> Self:
+        """Deadlines of an attempt that opens at `opened_at`, each stage that takes place as long as the config says."""
+        return cls(*(opened_at + count * stage_s for count in ((1, 2, 3, 4) if masked else (0, 0, 1, 2))))
 
     @property
     def abandon(self) -> int:
@@ -51,7 +55,7 @@ class Manifest:
         base_model: record of the model to start from; of a statistic, `FederationConfig.statistic_digest`. 32 bytes.
         roster: addresses in the order of positions.
         collusion_bound, threshold, min_survivors: as in the config.
-        ring_bits, length: of the masked vector.
+        ring_bits, length: of the uploaded vector.
         clipping_norm: decimal string, None for a statistic.
         weight_cap, weight_band: None for a statistic.
         deadlines: of the stages.
@@ -90,7 +94,7 @@ class Manifest:
             threshold=config.threshold,
             min_survivors=config.min_survivors,
             ring_bits=config.ring_bits,
-            length=config.length,
+            length=config.upload_length,
             clipping_norm=None if plan is None else str(plan.clipping_norm),
             weight_cap=None if plan is None else plan.weight_cap,
             weight_band=None if plan is None else plan.weight_band,
@@ -120,7 +124,11 @@ class Manifest:
         if not 1 <= self.round <= config.rounds:
             raise UnexpectedMessageError(f"expected a round of 1 to {config.rounds}, got {self.round}")
         due = self.deadlines
-        stages = [due.shares - due.keys, due.masked - due.shares, due.unmask - due.masked]
+        stages = [due.masked - due.shares, due.unmask - due.masked]
+        if config.masked:
+            stages.insert(0, due.shares - due.keys)
+        elif due.keys != due.shares:
+            raise UnexpectedMessageError(f"expected no stages of keys and shares without masks, got {due.shares - due.keys} s")
         if any(not config.stage_s <= seconds <= config.stage_s + SLACK_S for seconds in stages):
             raise UnexpectedMessageError(f"expected stages of {config.stage_s} s, got {stages}")
 

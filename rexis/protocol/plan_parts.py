@@ -17,6 +17,8 @@ Mechanism = Literal["dp-sgd", "skellam"]
 Protection = Literal["none", "secagg", "secagg+dp", "ee"]
 RobustRule = Literal["median", "trimmed-mean"]
 
+# Protections under which vectors are masked, so that the aggregator sees no single one.
+MASKED: frozenset[Protection] = frozenset({"secagg", "secagg+dp"})
 # Settings of each strategy, beside the server's learning rate, by the names of Reddi et al., ICLR 2021.
 _SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -32,6 +32,8 @@ MAX_ENVELOPE_BYTES = 512 * 1024
 # 12 bytes of nonce, two Shamir shares of 33, 16 of tag.
 SHARE_CIPHERTEXT_BYTES = 94
 SHARE_BYTES = 33
+# Random bytes at the end of a vector that is uploaded without masks.
+SALT_BYTES = 32
 _FIELDS = frozenset({"version", "stage", "ctx", "sender", "payload", "signature"})
 
 

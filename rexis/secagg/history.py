@@ -23,6 +23,8 @@ class Outcome(StrEnum):
     OPEN = "open"
     DROPPED = "dropped"
     ANSWERED = "answered"
+    # Of an attempt without masks: the vector itself was given, so that giving the same one again tells nothing more.
+    SENT = "sent"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class AttemptRecord:
         attempt: number of the attempt.
         base_model: 32 bytes, see `RoundTerms`.
         vector: 32 bytes, digest of the vector before masking; None while none was masked.
-        outcome: whether it is still open, and if not, whether shares were given.
+        outcome: whether it is still open, and if not, whether shares were given, or the vector itself.
     """
 
     chain_id: int
@@ -123,7 +125,7 @@ def vector_bound_by(terms: RoundTerms, earlier: Iterable[AttemptRecord]) -> byte
                 raise UnexpectedMessageError(f"{where} is still open: drop out of it first")
         if record.base_model != terms.base_model or record.vector is None:
             continue
-        if record.outcome is Outcome.ANSWERED:
+        if record.outcome is Outcome.ANSWERED or (record.outcome is Outcome.SENT and not record.is_of_round(terms)):
             raise UnexpectedMessageError(
                 f"an update of base model {to_hex(terms.base_model)} was summed in round {record.round}: never twice"
             )

@@ -53,11 +53,8 @@ class PublicKeys:
     encryption: bytes
 
     def __post_init__(self) -> None:
-        for name, key in (("mask", self.mask), ("encryption", self.encryption)):
-            if len(key) != KEY_SIZE or int.from_bytes(key, "little") >= _FIELD:
-                raise MalformedMessageError(f"{name} key: expected a canonical X25519 public key of {KEY_SIZE} bytes")
-            if key in SMALL_ORDER:
-                raise MalformedMessageError(f"{name} key: expected a public key of large order, got one that agrees on zero with everybody")
+        check_public_key("mask", self.mask)
+        check_public_key("encryption", self.encryption)
         if self.mask == self.encryption:
             raise MalformedMessageError("expected fresh keys, got one public key for both uses")
 
@@ -88,6 +85,18 @@ class KeyPairs:
     def public(self) -> PublicKeys:
         """What is announced."""
         return PublicKeys(public_key(self.mask_key), public_key(self.encryption_key))
+
+
+def check_public_key(name: str, key: bytes) -> None:
+    """Check a public key that somebody published.
+
+    Raises:
+        MalformedMessageError: no canonical point of large order.
+    """
+    if len(key) != KEY_SIZE or int.from_bytes(key, "little") >= _FIELD:
+        raise MalformedMessageError(f"{name} key: expected a canonical X25519 public key of {KEY_SIZE} bytes")
+    if key in SMALL_ORDER:
+        raise MalformedMessageError(f"{name} key: expected a public key of large order, got one that agrees on zero with everybody")
 
 
 def public_key(private: X25519PrivateKey) -> bytes:

@@ -52,6 +52,7 @@ class Participant:
 
     Raises:
         UnexpectedMessageError: the signer is not in the roster, or an earlier attempt forbids this one.
+        ValueError: terms of an attempt without masks.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Participant:
         group_key: bytes | None = None,
         random_bytes: RandomBytes = os.urandom,
     ) -> None:
+        if not terms.masked:
+            raise ValueError("expected terms of an attempt with masks, got one without: it has a PlainParticipant")
         self.terms = terms
         self._signer = signer
         self._group_key = group_key

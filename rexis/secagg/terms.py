@@ -8,7 +8,7 @@ import numpy as np
 
 from rexis.encoding import abi_encode, checksum_address, domain_tag, keccak256
 from rexis.errors import EquivocationError, UnexpectedMessageError
-from rexis.protocol.secagg_messages import MAX_PARTICIPANTS, Envelope, Stage, secagg_context
+from rexis.protocol.secagg_messages import MAX_PARTICIPANTS, SALT_BYTES, Envelope, Stage, secagg_context
 from rexis.secagg.graph import is_complete, neighbourhood_threshold
 from rexis.secagg.quantization import RingBits
 from rexis.secagg.thresholds import Thresholds, thresholds
@@ -28,9 +28,10 @@ class RoundTerms:
         base_model: 32 bytes, record of the model that is trained from; for a statistic, the digest of its definition and data set version.
         roster: checksum addresses; the order gives positions 1..n, the x coordinates of the shares.
         thresholds: at least those of `thresholds.thresholds` against an active adversary.
-        length: d, entries of a masked vector, extra slots included.
+        length: d, entries of an uploaded vector, extra slots included.
         ring_bits: 32 for models, 64 for statistics.
         degree: k of the neighbour graph, None for the complete one.
+        masked: whether vectors are masked; without masks the aggregator sees each, and `length` ends with a salt.
 
     Raises:
         ValueError: ids of another size, a roster with a repeated address, or numbers out of range.
@@ -49,6 +50,7 @@ class RoundTerms:
     length: int
     ring_bits: RingBits = 32
     degree: int | None = None
+    masked: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("federation", self.federation), ("manifest_hash", self.manifest_hash), ("base_model", self.base_model)):
@@ -91,6 +93,11 @@ class RoundTerms:
                 [domain_tag("secagg/parameters", 1).decode(), self.base_model, list(self.roster), numbers],
             )
         )
+
+    @property
+    def salt_entries(self) -> int:
+        """Entries at the end of an uploaded vector that are random, where there are no masks."""
+        return 0 if self.masked else 8 * SALT_BYTES // self.ring_bits
 
     @property
     def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:

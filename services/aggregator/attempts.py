@@ -117,9 +117,10 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
         base_model=from_hex(attempt.base_model),
         roster=config.roster,
         thresholds=Thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors),
-        length=config.length,
+        length=config.upload_length,
         ring_bits=config.ring_bits,
         degree=config.degree,
+        masked=config.masked,
     )
 
 
@@ -200,7 +201,7 @@ def _plan(registry: Registry, federation: Federation, attempt: Attempt) -> None:
         round_number=attempt.round,
         attempt=attempt.number,
         base_model=from_hex(federation.model),
-        deadlines=Deadlines.after(int(now().timestamp()) + opening, config.stage_s),
+        deadlines=Deadlines.after(int(now().timestamp()) + opening, config.stage_s, masked=config.masked),
     )
     attempt.manifest, attempt.manifest_digest, attempt.base_model = manifest.document(), to_hex(manifest.digest), federation.model
     attempt.ctx = to_hex(terms_of(registry, federation, attempt).ctx)

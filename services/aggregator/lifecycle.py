@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.server_steps import holdout_losses
-from services.aggregator import attempts, history, stages
+from services.aggregator import attempts, group_keys, history, stages
 from services.aggregator.attempts import MAX_ATTEMPTS, Phase
 from services.aggregator.models import Attempt, Federation, OnchainFederation, OnchainRound
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -49,10 +49,12 @@ def _founding(session: Session, federation: Federation, chain: OnchainFederation
 
 def _inviting(session: Session, calls: Calls, federation: Federation, instant: datetime) -> Step | None:
     missing = [member.address for member in federation.members if member.joined_at is None]
-    if not missing:
+    agreed = group_keys.is_agreed(session, federation)
+    if not missing and agreed:
         return lambda: _start(session, calls, federation)
     if instant > federation.created_at + INVITATION:
-        return lambda: _enter(federation, "failed", f"{len(missing)} members did not join within {INVITATION.days} days")
+        late = f"{len(missing)} members did not join" if missing else "members and founder did not agree on a group key"
+        return lambda: _enter(federation, "failed", f"{late} within {INVITATION.days} days")
     return None
 
 

@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from rexis.encoding import sha256, to_hex
 from rexis.errors import MalformedMessageError, SignatureError
+from rexis.protocol.plan_parts import MASKED
 from rexis.protocol.secagg_messages import Envelope, Stage
-from services.aggregator import attempts
+from services.aggregator import attempts, plain_attempts
 from services.aggregator.attempts import ENDED, Phase
 from services.aggregator.models import Attempt, Federation, Member, OnchainCommitment, RoundMessage
 from services.aggregator.registry_calls import Registry
@@ -61,7 +62,7 @@ def take(session: Session, registry: Registry, federation: Federation, attempt: 
         over = phase.is_behind(stage)
         detail = f"the stage {stage} is {'closed' if over else 'not open yet'}: the attempt is in the stage {phase}"
         raise conflict("stage-closed" if over else "stage-not-open", detail)
-    attempts.coordinator_of(session, registry, federation, attempt).receive(envelope)
+    plain_attempts.coordinator_of(session, registry, federation, attempt).receive(envelope)
     if stage is Stage.MASKED:
         _claim_vector(session, envelope)
     session.add(
@@ -102,7 +103,8 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
     )
     committed = and_(OnchainCommitment.ctx == Attempt.ctx, OnchainCommitment.participant == address)
     query = (
-        select(Attempt, RoundMessage.stage, OnchainCommitment.participant)
+        select(Attempt, RoundMessage.stage, OnchainCommitment.participant, Federation.config["protection"].as_string())
+        .join(Federation, Federation.id == Attempt.federation_id)
         .join(Member, and_(Member.federation_id == Attempt.federation_id, Member.address == address))
         .outerjoin(RoundMessage, mine)
         .outerjoin(OnchainCommitment, committed)
@@ -110,17 +112,18 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
         .order_by(Attempt.federation_id, Attempt.round, Attempt.number)
     )
     sent: dict[str, set[str]] = {}
-    found: dict[str, tuple[Attempt, bool]] = {}
-    for attempt, stage, has_committed in session.execute(query):
-        found[attempt.ctx] = attempt, has_committed is not None
+    found: dict[str, tuple[Attempt, bool, bool]] = {}
+    for attempt, stage, has_committed, protection in session.execute(query):
+        found[attempt.ctx] = attempt, has_committed is not None, protection is None or protection in MASKED
         sent.setdefault(attempt.ctx, set()).update({stage} - {None})
-    return [_item(attempt, sent[ctx], has_committed) for ctx, (attempt, has_committed) in found.items()]
+    return [_item(attempt, sent[ctx], has_committed, masked=masked) for ctx, (attempt, has_committed, masked) in found.items()]
 
 
-def _item(attempt: Attempt, sent: set[str], has_committed: bool) -> dict[str, Any]:
+def _item(attempt: Attempt, sent: set[str], has_committed: bool, *, masked: bool) -> dict[str, Any]:
     phase = Phase(attempt.stage)
-    stage = next((each for each in attempts.SENDING if each.value == phase.value), None)
-    due = stage is not None and stage.value not in sent and (stage not in _BEFORE or _BEFORE[stage].value in sent)
+    sending, before = (attempts.SENDING, _BEFORE) if masked else ((Stage.MASKED,), {})
+    stage = next((each for each in sending if each.value == phase.value), None)
+    due = stage is not None and stage.value not in sent and (stage not in before or before[stage].value in sent)
     return {
         "federation": attempt.federation_id,
         "round": attempt.round,

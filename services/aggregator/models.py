@@ -187,6 +187,27 @@ class HeldSum(Base):
     digest: Mapped[str | None] = mapped_column(String(66))
 
 
+class GroupKeyRecipientRow(Base):
+    """The key to which a member, or the founder, wants the group key encrypted; a `rexis.protocol.group_keys.GroupKeyRecipient`."""
+
+    __tablename__ = "group_key_recipient"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    recipient: Mapped[str] = mapped_column(String(42), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class GroupKeyDealingRow(Base):
+    """The dealing of a federation's group key that counts, and is never changed; a `rexis.protocol.group_keys.GroupKeyDealing`."""
+
+    __tablename__ = "group_key_dealing"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    dealer: Mapped[str] = mapped_column(String(42))
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    dealt_at: Mapped[datetime] = mapped_column(Instant)
+
+
 class OnchainFederation(Base):
     """A federation as the chain has it."""
 

@@ -17,11 +17,11 @@ from rexis.errors import EncodingError, ProtocolError, VerificationError
 from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
-from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import decode_moments, vector_record
+from rexis.secagg.plain_coordinator import AnyCoordinator
 from rexis.secagg.server_steps import server_step
-from services.aggregator import attempts, global_models
+from services.aggregator import attempts, global_models, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
 from services.aggregator.models import Attempt, Federation, GlobalModel
@@ -42,7 +42,7 @@ class Opening:
     """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
 
     config: FederationConfig
-    coordinator: Coordinator
+    coordinator: AnyCoordinator
     uploads: Mapping[str, StoredUpload]
     base: GlobalModel | None
 
@@ -102,7 +102,7 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
     if attempt is None or attempt.stage != Phase.UNMASK:
         return None
     config = FederationConfig.parse(federation.config)
-    coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
+    coordinator = plain_attempts.coordinator_of(session, calls.registry, federation, attempt)
     announced = attempts.messages_of(session, attempt, Stage.MASKED)
     uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
     base = None if config.training is None else global_models.current(session, federation)

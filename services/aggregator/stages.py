@@ -16,7 +16,8 @@ from rexis.protocol.approvals import Statement
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.secagg_messages import Stage
-from services.aggregator import approvals, attempts
+from rexis.secagg.plain_coordinator import PlainCoordinator
+from services.aggregator import approvals, attempts, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -54,9 +55,11 @@ def is_answered(session: Session, federation: Federation, attempt: Attempt, inst
     # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
     if attempt.stage != Phase.UNMASK or attempt.survivors is None or chain is None or chain.survivors_hash is None:
         return False
+    config = FederationConfig.parse(federation.config)
+    if not config.masked:
+        return True
     # A stage that began late, because the chain was slow, is not shorter for it.
-    seconds = FederationConfig.parse(federation.config).stage_s
-    deadline = max(Manifest.parse(attempt.manifest).deadlines.unmask, int(attempt.stage_since.timestamp()) + seconds)
+    deadline = max(Manifest.parse(attempt.manifest).deadlines.unmask, int(attempt.stage_since.timestamp()) + config.stage_s)
     return _senders(session, attempt, Stage.UNMASK) >= set(attempt.survivors) or attempts.is_over(deadline, instant)
 
 
@@ -80,7 +83,8 @@ def _opening(session: Session, calls: Calls, federation: Federation, attempt: At
         if (chain.manifest_hash, chain.base_model) != (attempt.manifest_digest, attempt.base_model):
             reason = f"the chain opened it with manifest {chain.manifest_hash} on model {chain.base_model}"
             return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
-        return lambda: attempts.enter(attempt, Phase.KEYS)
+        first = Phase.KEYS if FederationConfig.parse(federation.config).masked else Phase.MASKED
+        return lambda: attempts.enter(attempt, first)
     failure = failure_of(session, attempt, "openRound")
     if failure is None:
         return None
@@ -95,7 +99,8 @@ def _sending(session: Session, calls: Calls, federation: Federation, attempt: At
     sent = _senders(session, attempt, stage)
     if stage is Stage.MASKED:
         sent &= committed(session, attempt)
-    due = _senders(session, attempt, _BEFORE[stage]) if stage in _BEFORE else {member.address for member in federation.members}
+    before = _BEFORE.get(stage) if FederationConfig.parse(federation.config).masked else None
+    due = {member.address for member in federation.members} if before is None else _senders(session, attempt, before)
     deadline = getattr(Manifest.parse(attempt.manifest).deadlines, stage.value)
     if due - sent and not attempts.is_over(deadline, instant):
         return None
@@ -106,21 +111,21 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
     if stage is Stage.MASKED:
         _drop_uncommitted(session, attempt)
     try:
-        coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
-        if stage is Stage.KEYS:
-            coordinator.close_keys(
-                graph_seed=attempts.graph_seed(FederationConfig.parse(federation.config), attempts.onchain(session, attempt))
-            )
-            attempts.enter(attempt, Phase.SHARES)
-        elif stage is Stage.SHARES:
-            coordinator.close_shares()
-            attempts.enter(attempt, Phase.MASKED)
-        else:
+        coordinator = plain_attempts.coordinator_of(session, calls.registry, federation, attempt)
+        if isinstance(coordinator, PlainCoordinator) or stage is Stage.MASKED:
             coordinator.close_masked()
             survivors = coordinator.survivors
             attempt.survivors = coordinator.terms.addresses(survivors.positions)
             attempt.survivors_hash, attempt.masked_record = to_hex(survivors.fixed.survivors), to_hex(survivors.fixed.masked)
             attempts.enter(attempt, Phase.FIXING)
+        elif stage is Stage.KEYS:
+            coordinator.close_keys(
+                graph_seed=attempts.graph_seed(FederationConfig.parse(federation.config), attempts.onchain(session, attempt))
+            )
+            attempts.enter(attempt, Phase.SHARES)
+        else:
+            coordinator.close_shares()
+            attempts.enter(attempt, Phase.MASKED)
     except (ProtocolError, VerificationError) as error:
         attempts.end(session, attempt, Phase.ABORTED, f"stage {stage}: {error}")
 

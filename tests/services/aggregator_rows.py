@@ -1,9 +1,11 @@
 """A federation as the aggregator's background process leaves it, for tests that have no chain."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy.orm import Session
 
 from rexis.chain.deployments import load
@@ -13,10 +15,13 @@ from rexis.protocol.approvals import Approval
 from rexis.protocol.equivocation import Equivocation
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import Survivors
+from rexis.protocol.group_keys import GroupKeyDealing, GroupKeyRecipient
 from rexis.protocol.secagg_messages import Envelope, Stage
+from rexis.secagg.group_dealing import deal_group_key
+from rexis.secagg.key_agreement import public_key
 from services.aggregator import attempts, foundings, global_models
 from services.aggregator.attempts import Phase
-from services.aggregator.models import Attempt, Federation, OnchainRound, RoundMessage
+from services.aggregator.models import Attempt, Federation, GroupKeyRecipientRow, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Registry
 from services.foundation.database import now
 from services.foundation.objects import ObjectStore
@@ -34,9 +39,32 @@ class StandingFederation:
 
     @cached_property
     def config(self) -> FederationConfig:
-        others = [LocalSigner.generate() for _ in range(3)]
-        members = sorted([self.owner, *others], key=lambda signer: signer.address.lower())
-        return config_of(members, self.owner, "standing", aggregators=[self.owner.address])
+        return config_of(self.members, self.owner, "standing", aggregators=[self.owner.address])
+
+    @cached_property
+    def members(self) -> list[LocalSigner]:
+        """The owner and three others, in the order of their positions."""
+        return sorted([self.owner, *(LocalSigner.generate() for _ in range(3))], key=lambda signer: signer.address.lower())
+
+    @cached_property
+    def _private(self) -> dict[str, X25519PrivateKey]:
+        return {member.address: X25519PrivateKey.generate() for member in self.members}
+
+    @cached_property
+    def recipients(self) -> dict[str, GroupKeyRecipient]:
+        """The public key of each member."""
+        return {member.address: self.recipient(member, public_key(self._private[member.address])) for member in self.members}
+
+    def recipient(self, by: LocalSigner, key: bytes) -> GroupKeyRecipient:
+        """A public key, signed."""
+        made = GroupKeyRecipient(bytes.fromhex(self.id[2:]), by.address, key)
+        return made.signed(by.sign_typed_data(made.typed_data(self.registry.chain_id, self.registry.address)))
+
+    def dealing(self, by: LocalSigner, among: Sequence[str] | None = None) -> GroupKeyDealing:
+        """A new key dealt to all members, or to some, signed."""
+        keys = {who: self.recipients[who].public_key for who in self.recipients if among is None or who in among}
+        made = deal_group_key(bytes.fromhex(self.id[2:]), by.address, self._private[by.address], keys, bytes(32))
+        return made.signed(by.sign_typed_data(made.typed_data(self.registry.chain_id, self.registry.address)))
 
     @property
     def registry(self) -> Registry:
@@ -107,4 +135,6 @@ class StandingFederation:
             member.joined_at = now()
         global_models.record(session, self.id, 1, model, global_models.keep(objects, self.id, model, state), state)
         session.add_all([self.attempt(1, Phase.SHARES), self.attempt(2, Phase.KEYS)])
+        others = [each for each in self.recipients.values() if each.recipient != self.owner.address]
+        session.add_all(GroupKeyRecipientRow(federation_id=self.id, recipient=each.recipient, document=each.document()) for each in others)
         self._add_survivor(session, objects)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from web3.types import TxParams
 
+from rexis.agent.duty import Event
 from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.duty import FederationDuty
 from rexis.agent.federation.founding import FederationPlan
@@ -44,6 +45,7 @@ from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
 from rexis.secagg.terms import RoundTerms
@@ -101,7 +103,7 @@ class Attempt:
     """A running attempt."""
 
     manifest: Manifest
-    coordinator: Coordinator
+    coordinator: Any
     graph_seed: bytes
     stage: str = "keys"
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -122,6 +124,14 @@ class Kept:
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass
+class GroupKeyRecords:
+    """Documents of a group key as they came."""
+
+    recipients: dict[str, bytes] = field(default_factory=dict)
+    dealing: bytes | None = None
+
+
 class StandIn:
     """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes."""
 
@@ -130,6 +140,7 @@ class StandIn:
         self.chain, self.registry = chain, chain.deployment.contracts["FederationRegistry"].address
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
+        self.group_keys: dict[bytes, GroupKeyRecords] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
 
@@ -165,7 +176,7 @@ class StandIn:
         """Open the next attempt on chain."""
         kept = self.kept[federation]
         seen = Registry(self.chain).federation(federation)
-        deadlines = Deadlines.after(self.now(), kept.config.stage_s)
+        deadlines = Deadlines.after(self.now(), kept.config.stage_s, masked=kept.config.masked)
         manifest = Manifest.of(
             kept.config,
             federation=federation,
@@ -187,10 +198,14 @@ class StandIn:
             manifest.base_model,
             given.roster,
             Thresholds(len(given.roster), given.collusion_bound, given.threshold, given.min_survivors),
-            given.length,
+            given.upload_length,
             given.ring_bits,
             given.degree,
+            given.masked,
         )
+        if not given.masked:
+            kept.attempt = Attempt(manifest, PlainCoordinator(terms), bytes(32), "masked")
+            return kept.attempt
         kept.attempt = Attempt(manifest, Coordinator(terms), bytes(opened["blockHash"]) if given.degree else bytes(32))
         return kept.attempt
 
@@ -294,6 +309,8 @@ class StandIn:
             return self._relay(content or b"")
         federation = from_hex(parts[1], 32)
         kept = self.kept[federation]
+        if parts[2:3] == ["group-key"]:
+            return self._group_key(caller, federation, parts[3:], content)
         if parts[2:] == ["membership"]:
             kept.joined.add(caller)
         if parts[2:] in ([], ["membership"]):
@@ -319,6 +336,21 @@ class StandIn:
             kept.attempt.uploads[caller] = b"".join(self._parts(message.payload["upload"]).values())
         kept.attempt.coordinator.receive(message)
         return None
+
+    def _group_key(self, caller: str, federation: bytes, parts: Sequence[str], content: bytes | None) -> Any:
+        records = self.group_keys.setdefault(federation, GroupKeyRecords())
+        if parts:
+            self.received.append((caller, parts[0], content or b""))
+        if parts == ["recipient"]:
+            records.recipients.setdefault(caller, content or b"")
+        elif parts == ["dealing"]:
+            records.dealing = records.dealing or content
+            if records.dealing != content:
+                raise problem(409, "group-key-dealt")
+        return {
+            "recipients": [json.loads(document) for document in records.recipients.values()],
+            "dealing": None if records.dealing is None else json.loads(records.dealing),
+        }
 
     def _work(self, caller: str, federation: bytes, kept: Kept) -> Any:
         attempt = kept.attempt
@@ -437,6 +469,7 @@ class Hospital:
     line: Any
     dataset: int = 0
     policy: SitePolicy = field(default_factory=SitePolicy)
+    events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         contracts = self.chain.deployment.contracts
@@ -459,7 +492,9 @@ class Hospital:
 
     def agent(self) -> FederationDuty:
         holding = hold(self.journal, self.table, owner=self.signer.address, target=self.target)
-        return FederationDuty(self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy)
+        return FederationDuty(
+            self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy, report=self.events.append
+        )
 
     def register(self) -> None:
         """Register the table on chain, and in the journal."""
@@ -560,7 +595,8 @@ def play(
     stand_in: StandIn, federation: bytes, hospitals: Sequence[Hospital], *, absent: Mapping[str, Collection[int]] | None = None
 ) -> None:
     """One whole attempt; `absent` names the stages at which hospitals by index are not there."""
-    for stage in ("keys", "shares", "masked", "unmask"):
+    config = stand_in.kept[federation].config
+    for stage in ("keys", "shares", "masked", "unmask") if config.masked else ("masked", "unmask"):
         for index, hospital in enumerate(hospitals):
             if index not in (absent or {}).get(stage, ()):
                 hospital.poll()

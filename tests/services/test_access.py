@@ -112,6 +112,11 @@ PRIVATE: dict[str, dict[str, Operation]] = {
         "get_model": Operation("GET", "/v1/federations/{id}/model"),
         "get_server_state": Operation("GET", "/v1/federations/{id}/server-state"),
         "get_result": Operation("GET", "/v1/federations/{id}/result"),
+        "get_group_key": Operation("GET", "/v1/federations/{id}/group-key"),
+        "put_group_key_recipient": Operation(
+            "PUT", "/v1/federations/{id}/group-key/recipient", FEDERATION.recipients[OWNER.address].document()
+        ),
+        "put_group_key_dealing": Operation("PUT", "/v1/federations/{id}/group-key/dealing", FEDERATION.dealing(OWNER).document()),
         "list_approvals": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/3/approvals"),
         "put_approval": Operation("PUT", "/v1/federations/{id}/rounds/1/attempts/3/approvals/survivors", FEDERATION.approval().document()),
         "get_vector_part": Operation("GET", f"/v1/federations/{{id}}/rounds/1/attempts/3/vectors/{OWNER.address}/parts/1"),

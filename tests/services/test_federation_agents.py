@@ -21,6 +21,7 @@ from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.membership import fetch_model, fetch_result
 from rexis.agent.federation.registry import Registry
+from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteStates
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
@@ -29,7 +30,7 @@ from rexis.cli.command import app
 from rexis.cli.home import Profile, journal_path, write_private, write_profile
 from rexis.client.aggregator import AggregatorClient
 from rexis.encoding import from_hex, sha256, to_hex
-from rexis.errors import ServiceError, UnavailableError
+from rexis.errors import PolicyError, ServiceError, UnavailableError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.privacy import declared_epsilon, declared_micro
 from services.foundation.settings import ServiceSettings
@@ -47,7 +48,7 @@ from tests.services.federation_stand_in import (
     plain_update,
     rows_of,
 )
-from tests.services.federations_on_chain import LOOK_S, ROOT, migrated, process, wait_until
+from tests.services.federations_on_chain import LOOK_S, ROOT, masked_uploads, migrated, process, wait_until
 from tests.services.marketplace_on_chain import running_chain
 from tests.services.service_applications import connected, serving
 
@@ -184,6 +185,35 @@ def test_a_sparse_graph_of_neighbours_gives_the_plain_average_too(network: Netwo
     expected = _flat(read_model(agreed.training, base, only.base_model)) + sum(weight * delta for delta, weight in updates) / weights
     assert only.model is not None
     assert np.abs(_flat(read_model(agreed.training, models[only.model], only.model)) - expected).max() < 1e-7
+
+
+def test_rounds_without_masks_at_the_real_aggregator_and_nothing_of_them_stays_there(network: Network) -> None:
+    config = config_of(network.hospitals, "training", name="no masks", rounds=2, stage_s=STAGE_S, protection="none")
+    federation, away = network.found(config, seed=41), network.hospitals[2]
+    for hospital in network.hospitals:
+        with pytest.raises(PolicyError, match="rule of this site on protections"):
+            hospital.join(federation)
+        hospital.policy = SitePolicy(protections=frozenset({"none"}))
+        hospital.restart()
+        hospital.join(federation)
+    models = network.run(federation, without=lambda hospital: hospital is away and network.founder.federation(federation).round == 1)
+    rounds = network.founder.rounds(federation)
+    assert [(each.attempt, each.state, len(each.survivors)) for each in rounds] == [(1, "finished", 3), (1, "finished", 4)]
+    agreed = network.founder.federation(federation).config
+    assert agreed.training is not None
+    for each in rounds:
+        survivors = [hospital for hospital in network.hospitals if hospital.signer.address in each.survivors]
+        updates = [plain_update(hospital, agreed, each.base_model, models[each.base_model]) for hospital in survivors]
+        weights = sum(weight for _, weight in updates)
+        base = _flat(read_model(agreed.training, models[each.base_model], each.base_model))
+        expected = base + sum(weight * delta for delta, weight in updates) / weights
+        assert each.model is not None
+        assert np.abs(_flat(read_model(agreed.training, models[each.model], each.model)) - expected).max() < 1e-7
+    # Vectors without masks go with their attempt, as masked ones do.
+    wait_until(lambda: masked_uploads(network.settings) == [])
+    for hospital in network.hospitals:
+        hospital.policy = SitePolicy()
+        hospital.restart()
 
 
 def test_a_statistic_then_two_models_that_it_scales_at_the_same_time(network: Network) -> None:
@@ -368,6 +398,7 @@ def test_a_private_federation_runs_by_the_same_commands_and_says_what_it_costs(n
         unchecked.found(network.founder, FOUNDER, load(CHAIN_ID))
     federation = network.found(config_of(network.hospitals, "training", name="private", **plan), seed=31)
     joined = command(network, monkeypatch, network.homes[0], HOSPITALS[0], "join", to_hex(federation))
+    assert (joined["protection"], joined["protection_means"][:18]) == ("secagg+dp", "the aggregator see")
     config = network.founder.federation(federation).config
     whole = declared_epsilon(config, 2)
     assert whole is not None

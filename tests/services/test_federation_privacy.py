@@ -85,6 +85,12 @@ def test_two_private_rounds_are_debited_declared_and_tell_no_count(stand_in: Sta
         assert debited(hospital) == [f"{name} 1", f"{name} 2"]
     spent = PrivacyLedger(hospitals[0].journal).spent(root_of(hospitals[0]), DELTA)
     assert spent == pytest.approx(epsilon([GaussianEvent(8.0, 0.3, 6)], DELTA))
+    told = [event.detail for event in hospitals[0].events if event.what == "takes part"]
+    costs = [epsilon([GaussianEvent(8.0, 0.3, 3 * number)], DELTA) for number in (1, 2)]
+    assert [detail["protection"] for detail in told] == ["secagg+dp", "secagg+dp"]
+    assert [detail["privacy"] for detail in told] == [
+        {"epsilon_federation": f"{cost:.4g}", "epsilon_dataset": f"{cost:.4g}", "delta": "0.00001"} for cost in costs
+    ]
     registry = Registry(stand_in.chain)
     assert [registry.declared_loss(federation, number) for number in (1, 2)] == [declared_micro(kept.config, n) for n in (1, 2)]
 

@@ -38,6 +38,7 @@ minimum_examples = 40
 minimum_members = 4
 minimum_survivors = 4
 collusion_bound = 2
+protections = ["none", "secagg"]
 purposes = ["HMB", "GRU"]
 epsilon = 3
 delta = 1e-6
@@ -66,6 +67,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert (site.federations.members, site.federations.collusion_bound, site.federations.min_survivors) == (4, 2, 4)
     assert (site.federations.examples, site.federations.purposes) == (40, {6, 42})
     assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
+    assert site.federations.protections == {"none", "secagg"}
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -74,6 +76,9 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
     assert site.federations is None
     assert site.services.marketplace is None
     assert site_of(tmp_path, MINIMAL + '[queries]\nsensitive = ["num"]\n').queries is not None
+    plain = site_of(tmp_path, MINIMAL + "[federations]\n").federations
+    assert plain is not None
+    assert plain.protections == {"secagg", "secagg+dp"}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,8 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[queries]\nsensitive = ["num"]\nautomatic = 1\n', "queries.automatic"),
         (MINIMAL + "[federations]\ncollusion_bound = 0\n", "federations.collusion_bound"),
         (MINIMAL + '[federations]\npurposes = ["XYZ"]\n', "XYZ"),
+        (MINIMAL + '[federations]\nprotections = ["nothing"]\n', "federations.protections"),
+        (MINIMAL + "[federations]\nprotections = []\n", "federations.protections"),
         (MINIMAL + "[federations]\nepsilon = 3\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\ndelta = 1e-6\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\nepsilon = 3\ndelta = 1\n", "epsilon > 0 and delta"),

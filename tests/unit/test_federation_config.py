@@ -170,6 +170,26 @@ def test_a_manifest_follows_from_the_config_but_for_its_times() -> None:
         replace(manifest, deadlines=late).check(config, federation=federation, base_model=model)
 
 
+def test_without_masks_a_round_has_one_stage_of_sending_and_its_vectors_a_salt() -> None:
+    config, federation, model = FederationConfig.parse({**CONFIG, "protection": "none"}), b"\1" * 32, b"\2" * 32
+    assert config.document()["protection"] == "none"
+    assert config.upload_length == config.length + 8
+    assert FederationConfig.parse(CONFIG).upload_length == config.length
+    deadlines = Deadlines.after(1_000, config.stage_s, masked=False)
+    assert (deadlines.keys, deadlines.shares, deadlines.masked, deadlines.unmask) == (
+        1_000,
+        1_000,
+        *(1_000 + n * config.stage_s for n in (1, 2)),
+    )
+    manifest = Manifest.of(config, federation=federation, round_number=1, attempt=1, base_model=model, deadlines=deadlines)
+    manifest.check(config, federation=federation, base_model=model)
+    for wrong in (replace(deadlines, keys=999), replace(deadlines, masked=deadlines.masked - 1)):
+        with pytest.raises(UnexpectedMessageError, match="stages"):
+            replace(manifest, deadlines=wrong).check(config, federation=federation, base_model=model)
+    with pytest.raises(MalformedMessageError, match="several aggregators and protection none"):
+        FederationConfig.parse({**CONFIG, "protection": "none", "aggregators": sorted(MEMBERS[:2], key=str.lower), "quorum": 2})
+
+
 @pytest.mark.parametrize(
     "change", [{"round": True}, {"length": -1}, {"roster": [1]}, {"deadlines": {"keys": 1}}, {"federation": 1}, {"x": 1}]
 )

@@ -109,9 +109,10 @@ def round_terms(config: FederationConfig, manifest: Manifest, registry: Registry
         base_model=manifest.base_model,
         roster=config.roster,
         thresholds=thresholds_of(config),
-        length=config.length,
+        length=config.upload_length,
         ring_bits=config.ring_bits,
         degree=config.degree,
+        masked=config.masked,
     )
 
 

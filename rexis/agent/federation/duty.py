@@ -14,6 +14,7 @@ from time import monotonic, time
 from rexis.agent.duty import Event, OnStep, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
 from rexis.agent.federation.contribution import load_training
+from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
 from rexis.agent.federation.private_rounds import check_round
@@ -32,8 +33,11 @@ from rexis.protocol.federation_rounds import update_commitment
 from rexis.protocol.manifest import SLACK_S, Manifest
 from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
 from rexis.secagg import Participant
+from rexis.secagg.history import Outcome
+from rexis.secagg.masks import RingVector
 from rexis.secagg.participant_state import Phase
 from rexis.secagg.payloads import vector_record
+from rexis.secagg.plain_participant import AnyParticipant, PlainParticipant
 from rexis.secagg.terms import RoundTerms
 
 # Measured 71,000 with cold storage.
@@ -116,8 +120,9 @@ class FederationDuty:
         if (manifest.federation, manifest.round, manifest.attempt) != (item.federation, item.round, item.attempt):
             return
         stored = self.records.attempt(*_numbers(manifest))
+        first = Stage.KEYS if member.config.masked else Stage.MASKED
         # An attempt that was not joined at its beginning is none of ours, one that was given up is never taken up again.
-        if (stored is None and not (stage is Stage.KEYS and item.due)) or (stored is not None and not stored.is_open):
+        if (stored is None and not (stage is first and item.due)) or (stored is not None and not stored.is_open):
             return
         seen = self.registry.federation(item.federation)
         # This site's node may be behind, or the aggregator.
@@ -148,17 +153,28 @@ class FederationDuty:
             self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
             self.records.drop(before, "a later attempt at this round has begun")
-        participant = Participant(terms, self._signer, earlier=self.records.earlier(terms))
+        earlier, since = self.records.earlier(terms), self.registry.block_number()
+        if not terms.masked:
+            giver = PlainParticipant(terms, self._signer, earlier=earlier)
+            stored = self.records.begin(giver, manifest, since)
+            self._contribute(member, stored, terms)
+            self._give(member, stored, giver)
+            return
+        participant = Participant(terms, self._signer, earlier=earlier)
         message = participant.announce_keys()
-        stored = self.records.begin(participant, manifest, self.registry.block_number())
+        stored = self.records.begin(participant, manifest, since)
         self._send(stored, message)
         self._contribute(member, stored, terms)
 
     def _go_on(self, member: Membership, stored: StoredAttempt, item: WorkItem, seen: RegisteredFederation) -> None:
         check_manifest(member.config, stored.manifest, seen)
         terms = round_terms(member.config, stored.manifest, self.registry)
-        participant = Participant.restore(terms, self._signer, self.records.state(stored))
-        stage = Stage(item.stage)
+        state, stage = self.records.state(stored), Stage(item.stage)
+        participant: AnyParticipant
+        if terms.masked:
+            participant = Participant.restore(terms, self._signer, state)
+        else:
+            participant = PlainParticipant.restore(terms, self._signer, state)
         known = {message.stage: message for message in participant.sent}
         if stage is not Stage.UNMASK and self.records.commitment(stored.ctx) is None:
             self._contribute(member, stored, terms)
@@ -168,6 +184,8 @@ class FederationDuty:
             return
         if stage in known:
             self._send(stored, known[stage])
+        elif isinstance(participant, PlainParticipant):
+            self._give(member, stored, participant)
         elif stage is Stage.SHARES:
             seed = bytes(32) if member.config.degree is None else self.registry.opening_block(stored.federation, seen, since=stored.since)
             message = participant.share(self._messages(stored, Stage.KEYS), graph_seed=seed)
@@ -190,6 +208,21 @@ class FederationDuty:
             stored = self.records.keep(stored, participant, "masked", statistic=statistic)
         else:
             participant.mask(vector)
+        self._hand_in(stored, participant, vector)
+
+    def _give(self, member: Membership, stored: StoredAttempt, participant: PlainParticipant) -> None:
+        """Upload the vector without masks, as this site's policy allows by name."""
+        check_grant(member.config, self._signer.address, self.registry)
+        vector = self.records.vector(member.config, stored.manifest)
+        assert vector is not None
+        is_new = participant.record().outcome is Outcome.OPEN
+        whole, _ = participant.salted(vector)
+        if is_new:
+            stored = self.records.keep(stored, participant, "sent without masks")
+        self._hand_in(stored, participant, whole)
+
+    def _hand_in(self, stored: StoredAttempt, participant: AnyParticipant, vector: RingVector) -> None:
+        """Upload what the participant has stored the digest of, and announce it."""
         if stored.upload is None:
             key = f"masked-{stored.ctx.hex()}"
             stored = self.records.keep_upload(stored, create_upload(self._aggregator.connection, vector.nbytes, idempotency_key=key))
@@ -219,6 +252,8 @@ class FederationDuty:
         deployment = self.registry.chain.deployment
         call = sign_call(self._signer, deployment, "FederationRegistry", "commitUpdate", *arguments, gas=COMMIT_GAS)
         self.records.keep_commitment(stored, Commitment(digest + salt, call))
+        exposure = round_exposure(self.records.journal, member, stored.round)
+        self._report(Event("takes part", stored.subject, {**_detail(stored.manifest), **exposure}))
         self._commit(stored)
 
     def _commit(self, stored: StoredAttempt) -> None:

@@ -1,6 +1,6 @@
 """What the journal keeps of federations: written before anything that it describes leaves, so that a crash sends the same bytes or none.
 
-    open → answered      shares were given for the one set of survivors that stands on chain
+    open → answered      shares were given for the one set of survivors that stands on chain; without masks, the vector itself
     open → dropped       given up; nothing more is sent in this attempt
     refused              nothing was ever sent in it
 
@@ -24,10 +24,10 @@ from rexis.errors import PolicyError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.relayed_call import RelayedCall
-from rexis.secagg import Participant
 from rexis.secagg.history import AttemptRecord, Outcome
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import Moments
+from rexis.secagg.plain_participant import AnyParticipant
 from rexis.secagg.terms import RoundTerms
 
 
@@ -152,8 +152,8 @@ class FederationRecords:
         )
         return [self._record(row["ctx"], row["sealed_record"]) for row in rows]
 
-    def begin(self, participant: Participant, manifest: Manifest, since: int) -> StoredAttempt:
-        """Remember a new attempt with its first message.
+    def begin(self, participant: AnyParticipant, manifest: Manifest, since: int) -> StoredAttempt:
+        """Remember a new attempt, with its first message if that is made already.
 
         Raises:
             PolicyError: an update of this base model is, or was, on its way into another federation's sum.
@@ -171,7 +171,7 @@ class FederationRecords:
             )
             if not added.rowcount:
                 raise UnexpectedMessageError("another agent has begun this attempt with this journal: run one agent for each journal")
-            self._append(connection, manifest, "keys", ctx=to_hex(ctx))
+            self._append(connection, manifest, "keys" if participant.terms.masked else "begun", ctx=to_hex(ctx))
         return StoredAttempt(*_key(manifest), ctx, manifest, "open", state, since, None)
 
     def refuse(self, manifest: Manifest, ctx: bytes, reason: str) -> None:
@@ -186,7 +186,7 @@ class FederationRecords:
                 self._append(connection, manifest, "refused", reason=reason)
 
     def keep(
-        self, stored: StoredAttempt, participant: Participant, step: str, *, statistic: tuple[str, bytes] | None = None
+        self, stored: StoredAttempt, participant: AnyParticipant, step: str, *, statistic: tuple[str, bytes] | None = None
     ) -> StoredAttempt:
         """Store what a participant has become, before the message of this step leaves.
 
@@ -200,7 +200,7 @@ class FederationRecords:
             UnexpectedMessageError: another process has gone on with this attempt.
         """
         state, record = self._seal(participant)
-        stage = "answered" if participant.record().outcome is Outcome.ANSWERED else "open"
+        stage = "answered" if participant.record().outcome in (Outcome.ANSWERED, Outcome.SENT) else "open"
         with self.journal.transaction() as connection:
             if statistic is not None:
                 connection.execute("INSERT OR IGNORE INTO answered_statistic VALUES (?, ?, ?)", (*statistic, stored.federation))
@@ -315,7 +315,7 @@ class FederationRecords:
             raise UnexpectedMessageError("this attempt is over for this institution")
         return self.journal.sealer.open_field(stored.sealed_state, _place("attempt.state", stored.ctx))
 
-    def _seal(self, participant: Participant) -> tuple[bytes, bytes]:
+    def _seal(self, participant: AnyParticipant) -> tuple[bytes, bytes]:
         ctx, sealer = participant.terms.ctx, self.journal.sealer
         state = sealer.seal(participant.state(), _place("attempt.state", ctx))
         return state, sealer.seal(participant.record().to_bytes(), _place("attempt.record", ctx))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rexis.errors import PolicyError
 from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.plan_parts import MASKED, Protection
 
 MINIMUM_EXAMPLES = 10
 
@@ -31,7 +32,10 @@ class SitePolicy:
 
     Attributes:
         members: fewest institutions.
-        collusion_bound: fewest colluders that its update must stay hidden from, beside the aggregator (t_c).
+        protections: how its updates may be protected from the aggregator. `none` and `ee` give what masks would hide: they have to be
+            named.
+        collusion_bound: fewest colluders that its update must stay hidden from, beside the aggregator (t_c); asked of federations with
+            masks, for others hide an update from nobody who colludes.
         min_survivors: fewest updates of a sum that is opened.
         purposes: numbers of the DUO permissions that its data may be used under; None leaves that to the grants on chain.
         examples: fewest rows of its own; a sum over fewer says too much about each.
@@ -41,6 +45,7 @@ class SitePolicy:
     """
 
     members: int = 3
+    protections: frozenset[Protection] = MASKED
     collusion_bound: int = 1
     min_survivors: int = 3
     purposes: frozenset[int] | None = None
@@ -55,9 +60,12 @@ class SitePolicy:
         Raises:
             PolicyError: the message names the rule.
         """
+        if config.protection not in self.protections:
+            allowed = ", ".join(sorted(self.protections))
+            raise PolicyError(f"rule of this site on protections: expected {allowed}, the federation has {config.protection}")
         for rule, required, got in (
             ("members", self.members, len(config.members)),
-            ("collusion bound", self.collusion_bound, config.collusion_bound),
+            ("collusion bound", self.collusion_bound if config.masked else 0, config.collusion_bound),
             ("survivors of a round", self.min_survivors, config.min_survivors),
         ):
             if got < required:

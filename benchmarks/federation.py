@@ -146,7 +146,7 @@ class Consortium:
             manifest = _manifest(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
             base = read_model(config.training, content, record)
             vectors = [training_vector(config, manifest, base, each) for each in rows]
-            step = server_step(config, base, b"", add(config, manifest, vectors))
+            step = server_step(config, base, b"", [add(config, manifest, vectors)])
             file = written(step.tensors, config.training.model)
             content, record = file.content, file.record
         return moments, plain_model(LOGISTIC, content)
@@ -182,10 +182,10 @@ class Consortium:
         _send(coordinator, (each.consent(announced) for each in people))
         consents = _carried(coordinator.close_survivors())
         _send(coordinator, (each.unmask(consents) for each in people))
-        masked_sum = coordinator.masked_sum()
+        (masked_sum,) = coordinator.masked_sums()
         for address in masked_sum.missing:
             masked_sum.add(address, [uploads[address]])
-        total = coordinator.unmask(masked_sum)
+        (total,) = coordinator.unmask([masked_sum])
         for each, signer in zip(people, self.signers, strict=True):
             self.history.setdefault(signer.address, []).append(each.record())
         self.sums += 1

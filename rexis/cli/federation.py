@@ -109,12 +109,14 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
         return
     _print(found, as_json)
-    table = grid("round", "attempt", "state", "survivors", "signed", "loss", "model")
+    plan = found.config.groups
+    table = grid("round", "attempt", "state", "survivors", *(["groups"] if plan else []), "signed", "loss", "model")
     for each in rounds:
         loss = "" if each.metrics is None else str(each.metrics.get("loss", ""))
         model = Text(each.reason) if each.model is None else Text(to_hex(each.model))
         signers = f"{len(signed[each.round, each.attempt]['result'])} of {len(found.config.aggregators)}"
-        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), signers, Text(loss), model)
+        groups = [Text(f"{(each.metrics or {}).get('groups', '')} of {plan.count}")] if plan else []
+        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), *groups, signers, Text(loss), model)
     console().print(table)
     if named:
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
@@ -302,6 +304,14 @@ def _privacy_line(federation: Federation) -> str:
     return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
 
 
+def _groups_line(federation: Federation) -> str:
+    plan = federation.config.groups
+    if plan is None:
+        return "none: one sum over all"
+    trim = f", without the {plan.trim} least and greatest" if plan.trim else ""
+    return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
+
+
 def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
@@ -331,6 +341,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
+        ("groups", _groups_line(federation)),
         ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),

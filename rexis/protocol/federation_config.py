@@ -113,6 +113,11 @@ class FederationConfig:
         """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
         return self.group_pad or self.protection == "ee"
 
+    @property
+    def most_summed(self) -> int:
+        """Most updates in one sum: all members', or those of the largest group."""
+        return len(self.members) if self.groups is None else -(-len(self.members) // self.groups.count)
+
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
 
@@ -212,12 +217,32 @@ class FederationConfig:
             raise MalformedMessageError(f"degree: expected an even number of neighbours, half on each side of a ring, got {self.degree}")
         if not self.masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
-        if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
-            raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
+        self._check_groups()
         self._check_privacy()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
         if unbuilt:
             raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
+
+    def _check_groups(self) -> None:
+        """What would expose an update by the sums of groups, or a sum that no robust rule is known for."""
+        if self.groups is None:
+            return
+        if self.training is None:
+            raise MalformedMessageError("groups: expected training: a statistic has no robust rule")
+        least = self.groups.count * max(MIN_GROUP, self.collusion_bound + 2)
+        if len(self.members) < least:
+            raise MalformedMessageError(
+                f"groups: expected max({MIN_GROUP}, collusion_bound + 2) members to each, two of them honest whoever is drawn into it: "
+                f"{least} for {self.groups.count} groups and collusion_bound {self.collusion_bound}, got {len(self.members)}"
+            )
+        if self.degree is not None:
+            raise MalformedMessageError("groups: expected no degree: everybody in a group is everybody's neighbour")
+        if self.training.strategy.name == "scaffold":
+            raise MalformedMessageError("groups: expected another strategy than scaffold, whose variates are sums over all sites")
+        if self.groups.redrawn and (self.training.privacy is None or self.training.privacy.mechanism != "dp-sgd"):
+            raise MalformedMessageError(
+                "groups: redrawn: expected a plan for privacy with dp-sgd: the sums of two draws, subtracted, can show a single update"
+            )
 
     def _check_privacy(self) -> None:
         """What would leave a site beside its noisy update, or with less noise than is accounted for."""
@@ -246,7 +271,7 @@ class FederationConfig:
             "several aggregators and protection none": witnessed and self.protection == "none",
             "protection ee": self.protection == "ee",
             "group_pad": self.group_pad,
-            "groups": self.groups is not None,
+            "groups and several aggregators": self.groups is not None and witnessed,
         }
         if plan is None:
             return found

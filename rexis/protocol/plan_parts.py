@@ -32,6 +32,8 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 MAX_PATIENCE = 1000
 MIN_GROUP = 3
+# Of two a median is their mean, which one of them can move anywhere.
+MIN_MEDIAN = 3
 MAX_EPSILON = 50
 # Within these every accountant gives a figure.
 MIN_NOISE, MAX_NOISE = Decimal("0.01"), Decimal(10_000)
@@ -193,26 +195,37 @@ class GroupPlan:
     """Secure sums over random groups of members, and a robust rule over the groups' means, against poisoned updates.
 
     Attributes:
-        count: groups of a round, drawn anew in each from the chain; 2 · bad + 1 of them survive `bad` dishonest ones.
+        count: groups of a round, drawn from the chain; 2 · bad + 1 of them survive `bad` dishonest ones.
         rule: of the groups' means, coordinate by coordinate.
         trim: groups left out at either end (trimmed mean); 0 for the median.
+        redrawn: drawn anew in each attempt, which takes differential privacy at the sites: sums over different groups can be subtracted.
+            Otherwise the first draw holds for the federation's life.
     """
 
     count: int
     rule: RobustRule
     trim: int = 0
+    redrawn: bool = False
+
+    @property
+    def least(self) -> int:
+        """Fewest groups that a round can be made of: what the rule leaves out at both ends, and one; three for a median."""
+        return max(MIN_MEDIAN, 2 * self.trim + 1)
 
     @classmethod
     def parse(cls, value: Any) -> Self:
         """Read the member `groups`."""
-        fields = members_of("groups", value, "count rule", optional="trim")
-        count = integer("count", fields["count"], 3, 128)
+        fields = members_of("groups", value, "count rule", optional="trim redrawn")
+        count, redrawn = integer("count", fields["count"], 3, 128), fields.get("redrawn", False)
+        if type(redrawn) is not bool:
+            raise MalformedMessageError(f"groups: redrawn: expected true or false, got {str(redrawn)[:40]}")
         if fields["rule"] == "median" and "trim" not in fields:
-            return cls(count, "median")
+            return cls(count, "median", redrawn=redrawn)
         if fields["rule"] == "trimmed-mean" and "trim" in fields:
-            return cls(count, "trimmed-mean", integer("trim", fields["trim"], 1, (count - 1) // 2))
+            return cls(count, "trimmed-mean", integer("trim", fields["trim"], 1, (count - 1) // 2), redrawn)
         raise MalformedMessageError("groups: expected the rule median, or trimmed-mean with the field trim")
 
     def document(self) -> dict[str, Any]:
         """What `parse` reads."""
-        return {"count": self.count, "rule": self.rule, **({"trim": self.trim} if self.trim else {})}
+        optional = {"trim": self.trim, "redrawn": self.redrawn}
+        return {"count": self.count, "rule": self.rule, **{name: value for name, value in optional.items() if value}}

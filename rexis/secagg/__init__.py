@@ -7,7 +7,7 @@ The aggregator learns the sum of at least `min_survivors` updates and nothing ab
     shares     participant.share(keys)              …                       coordinator.close_shares()            U2
     masked     participant.open_shares(shares), .mask(vector), .announce_masked(upload)     close_masked()        U3
     survivors  participant.consent(masked)          …                       coordinator.close_survivors()
-    unmask     participant.unmask(consents)         …                       coordinator.unmask(masked_sum)
+    unmask     participant.unmask(consents)         …                       coordinator.unmask(masked_sums)
 
 Whoever holds a state machine stores its `state()` before anything it made is sent, and goes on from `restore(…)` after a crash.
 """

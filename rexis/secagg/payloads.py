@@ -4,6 +4,7 @@ A count beside the vector would be one site's; inside it only the sum is ever se
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -36,6 +37,7 @@ class MeanUpdate:
         weight: sum of the banded weights; under differential privacy the number of sites.
         variates: sum of the weighted changes of the sites' control variates, f64 [parameters]; None without SCAFFOLD.
         holdout_loss, holdout_weight: as `loss` and `weight`, of the rows that the sites hold back; None without early stopping.
+        groups: how many groups' means it was made of by a robust rule (`robust`); None for the mean of one sum.
     """
 
     delta: NDArray[np.float64]
@@ -44,6 +46,7 @@ class MeanUpdate:
     variates: NDArray[np.float64] | None = None
     holdout_loss: float | None = None
     holdout_weight: int | None = None
+    groups: int | None = None
 
     def metrics(self) -> dict[str, Any]:
         """What a round's metrics digest is taken over, with decimals as strings."""
@@ -51,6 +54,8 @@ class MeanUpdate:
         metrics = {"version": 1, **loss, "weight": self.weight}
         if self.holdout_loss is not None:
             metrics |= {"holdout_loss": f"{self.holdout_loss:.6f}", "holdout_weight": self.holdout_weight}
+        if self.groups is not None:
+            metrics["groups"] = self.groups
         return metrics
 
 
@@ -114,6 +119,11 @@ def vector_record(vector: RingVector) -> bytes:
     return tensor_digest(vector.view(f"<i{vector.itemsize}"))
 
 
+def sums_record(totals: Sequence[RingVector]) -> bytes:
+    """What stands on chain for the opened sums of a round (32 bytes): `vector_record` of all of them, one after the other."""
+    return tensor_digest(np.concatenate([total.view(f"<i{total.itemsize}") for total in totals]))
+
+
 def update_encoding(config: FederationConfig) -> FixedPoint:
     """The fixed point of a federation's masked vectors.
 
@@ -123,11 +133,11 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
     plan = config.training
     if plan is not None and plan.privacy is not None:
         return private_encoding(config)
-    encoding = FixedPoint(len(config.members), 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
+    encoding = FixedPoint(config.most_summed, 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
     # Here and not where a vector is made: whether a site can take part must not depend on its loss.
     room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
     if plan is not None and plan.weight_cap > room:
-        raise ValueError(f"expected a weight cap of at most {room} for {len(config.members)} members, got {plan.weight_cap}")
+        raise ValueError(f"expected a weight cap of at most {room} for {config.most_summed} members in a sum, got {plan.weight_cap}")
     if plan is not None and _has_variates(plan):
         variate_encoding(config)
     return encoding
@@ -139,7 +149,7 @@ def variate_encoding(config: FederationConfig) -> FixedPoint:
     Raises:
         ValueError: the ring has no room for it.
     """
-    return FixedPoint(len(config.members), _training(config).variate_norm, config.ring_bits)
+    return FixedPoint(config.most_summed, _training(config).variate_norm, config.ring_bits)
 
 
 def encode_update(
@@ -202,7 +212,7 @@ def sent_variate(config: FederationConfig, vector: RingVector, *, examples: int)
 
 
 def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
-    """The mean behind the opened sum of a training round.
+    """The mean behind the opened sum of a training round, or of one of its groups.
 
     Raises:
         ValueError: another length or ring.
@@ -218,7 +228,7 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     slots = [int(value) for value in encoding.decode_integers(rest)]
     cap = plan.weight_cap if plan.privacy is None else 1
     for weight, steps in zip(slots[::2], slots[1::2], strict=True):
-        if not 0 < weight <= cap * len(config.members) or steps < 0:
+        if not 0 < weight <= cap * config.most_summed or steps < 0:
             raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
     (weight, loss), *held = [(weight, steps / LOSS_STEPS / weight) for weight, steps in zip(slots[::2], slots[1::2], strict=True)]
     holdout_weight, holdout_loss = held[0] if held else (None, None)

@@ -39,7 +39,7 @@ def private_encoding(config: FederationConfig) -> FixedPoint:
         ValueError: no scale is left for this clipping norm, or no plan for privacy.
     """
     plan, privacy = _private(config)
-    members, clipping_norm = len(config.members), float(plan.clipping_norm)
+    members, clipping_norm = config.most_summed, float(plan.clipping_norm)
     if privacy.mechanism != "skellam":
         return FixedPoint(members, clipping_norm, config.ring_bits)
     from rexis.dp.skellam import MAX_DEVIATION

@@ -121,22 +121,24 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
         ring_bits=config.ring_bits,
         degree=config.degree,
         masked=config.masked,
+        groups=config.groups,
     )
 
 
-def graph_seed(config: FederationConfig, chain: OnchainRound | None) -> bytes:
-    """What orders the neighbour graph (32 bytes): the hash of the block that opened the attempt; zero for the complete graph.
+def graph_seed(session: Session, config: FederationConfig, attempt: Attempt) -> bytes:
+    """What orders a sparse graph or draws the groups (32 bytes): the hash of the block that opened the attempt.
 
-    Args:
-        chain: what the chain has of the attempt.
+    It is zero for one complete graph. Groups that are kept are drawn by the block that opened the federation's first attempt.
 
     Raises:
         UnexpectedMessageError: the chain was reorganised, and the attempt is not open on it now.
     """
-    if config.degree is None:
+    if config.degree is None and config.groups is None:
         return bytes(32)
+    kept = config.groups is not None and not config.groups.redrawn
+    chain = session.get(OnchainRound, (attempt.federation_id, 1, 1)) if kept else onchain(session, attempt)
     if chain is None or chain.opened_block is None:
-        raise UnexpectedMessageError("the attempt is not open on chain: its neighbours are unknown")
+        raise UnexpectedMessageError("the attempt that draws them is not open on chain: neighbours and groups are unknown")
     return from_hex(chain.opened_block, 32)
 
 
@@ -158,7 +160,7 @@ def coordinator_of(session: Session, registry: Registry, federation: Federation,
         if not phase.is_behind(stage):
             break
         if stage is Stage.KEYS:
-            coordinator.close_keys(graph_seed=graph_seed(FederationConfig.parse(federation.config), onchain(session, attempt)))
+            coordinator.close_keys(graph_seed=graph_seed(session, FederationConfig.parse(federation.config), attempt))
         elif stage is Stage.SHARES:
             coordinator.close_shares()
         elif stage is Stage.MASKED:

@@ -4,7 +4,7 @@
 or one that was killed in between, take each step once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime
 
 from sqlalchemy import delete, select
@@ -109,7 +109,8 @@ def _sending(session: Session, calls: Calls, federation: Federation, attempt: At
 
 def _close(session: Session, calls: Calls, federation: Federation, attempt: Attempt, stage: Stage) -> None:
     if stage is Stage.MASKED:
-        _drop_uncommitted(session, attempt)
+        # A vector whose owner committed to nothing is not in the sum, and leaves no trace.
+        _drop(session, attempt, stage, committed(session, attempt))
     try:
         coordinator = plain_attempts.coordinator_of(session, calls.registry, federation, attempt)
         if isinstance(coordinator, PlainCoordinator) or stage is Stage.MASKED:
@@ -119,24 +120,25 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
             attempt.survivors_hash, attempt.masked_record = to_hex(survivors.fixed.survivors), to_hex(survivors.fixed.masked)
             attempts.enter(attempt, Phase.FIXING)
         elif stage is Stage.KEYS:
-            coordinator.close_keys(
-                graph_seed=attempts.graph_seed(FederationConfig.parse(federation.config), attempts.onchain(session, attempt))
-            )
+            coordinator.close_keys(graph_seed=attempts.graph_seed(session, FederationConfig.parse(federation.config), attempt))
             attempts.enter(attempt, Phase.SHARES)
         else:
             coordinator.close_shares()
             attempts.enter(attempt, Phase.MASKED)
+        if coordinator.terms.groups is not None:
+            # Of a group that lost too many nothing counts, and nobody waits for it.
+            _drop(session, attempt, stage, {message.sender for message in coordinator.messages(stage)})
     except (ProtocolError, VerificationError) as error:
         attempts.end(session, attempt, Phase.ABORTED, f"stage {stage}: {error}")
 
 
-def _drop_uncommitted(session: Session, attempt: Attempt) -> None:
-    """A vector whose owner committed to nothing is not in the sum, and leaves no trace."""
-    there = committed(session, attempt)
-    for message in attempts.messages_of(session, attempt, Stage.MASKED):
-        if message.sender not in there:
-            attempts.discard_vector(session, message)
-            one = (*attempts.rows_of(attempt), RoundMessage.stage == Stage.MASKED.value, RoundMessage.sender == message.sender)
+def _drop(session: Session, attempt: Attempt, stage: Stage, kept: Set[str]) -> None:
+    """Forget the messages of a stage whose senders are not among those kept, and their vectors."""
+    for message in attempts.messages_of(session, attempt, stage):
+        if message.sender not in kept:
+            if stage is Stage.MASKED:
+                attempts.discard_vector(session, message)
+            one = (*attempts.rows_of(attempt), RoundMessage.stage == stage.value, RoundMessage.sender == message.sender)
             session.execute(delete(RoundMessage).where(*one))
 
 

@@ -394,7 +394,7 @@ def test_a_sparse_graph_does_not_isolate_a_site() -> None:
     with pytest.raises(BelowThresholdError, match="neighbourhood"):
         simulation.participants[1].consent(isolating)
     # With just enough neighbours left, those declared dropped still keep their shares of its self seed to themselves.
-    needed = directory.keys.threshold
+    needed = directory.keys.threshold(1)
     gone = sorted(neighbours)[: len(neighbours) + 1 - needed]
     survivors = [masked[i] for i in sorted(set(simulation.everybody) - set(gone))]
     fixed = SurvivorSet.freeze(directory, {terms.position(message.sender): message for message in survivors}).fixed
@@ -419,7 +419,7 @@ def test_leaving_out_keys_makes_nobody_another_neighbour() -> None:
         except BelowThresholdError:
             refused += 1
             continue
-        assert directory.threshold == whole.threshold
+        assert directory.threshold(1) == whole.threshold(1)
         assert all(directory.neighbours[position] == whole.neighbours[position] - set(gone) for position in left)
     # Three of one neighbourhood are too many for this degree.
     assert refused > 0

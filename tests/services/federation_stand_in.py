@@ -44,7 +44,7 @@ from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.payloads import Moments, decode_moments, sums_record
 from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
@@ -201,7 +201,8 @@ class StandIn:
             given.upload_length,
             given.ring_bits,
             given.degree,
-            given.masked,
+            masked=given.masked,
+            groups=given.groups,
         )
         if not given.masked:
             kept.attempt = Attempt(manifest, PlainCoordinator(terms), bytes(32), "masked")
@@ -257,18 +258,19 @@ class StandIn:
 
     def _finalise(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
-        masked_sum = coordinator.masked_sum()
-        for address in masked_sum.missing:
-            masked_sum.add(address, [attempt.uploads[address]])
-        total = coordinator.unmask(masked_sum)
-        kept.sums.append(total)
+        masked_sums = coordinator.masked_sums()
+        for masked_sum in masked_sums:
+            for address in masked_sum.missing:
+                masked_sum.add(address, [attempt.uploads[address]])
+        totals = coordinator.unmask(masked_sums)
+        kept.sums.append(totals[0])
         metrics: dict[str, Any] | None = None
         if kept.config.training is None:
-            result = decode_moments(kept.config, total)
+            result = decode_moments(kept.config, totals[0])
             kept.result, model = canonical_json(result.document()), result.digest
         else:
             base = read_model(kept.config.training, kept.content, kept.model)
-            step = server_step(kept.config, base, kept.state, total)
+            step = server_step(kept.config, base, kept.state, totals)
             kept.content, model = _written(kept.config, step.tensors)
             kept.state, metrics = step.state, step.metrics
         registry = Registry(self.chain)
@@ -282,7 +284,7 @@ class StandIn:
             accumulator=accumulate(terms.ctx, commitments),
             updates=len(survivors),
             base_model=manifest.base_model,
-            aggregate=sha256(total.tobytes()),
+            aggregate=sums_record(totals),
             model=model,
             metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
             epsilon_micro=self.declared(kept.config, manifest.round),

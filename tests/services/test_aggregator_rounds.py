@@ -163,7 +163,7 @@ def test_a_strategys_state_stands_beside_the_model_and_training_ends_when_it_has
     for record in records:
         base = np.concatenate([tensors[name].ravel() for name in ("0.weight", "0.bias")]).astype(np.float64)
         total = sum((pull_vector(config, base, number) for number in range(4)), np.zeros(config.length, dtype=np.uint32))
-        step = server_step(config, tensors, state, total)
+        step = server_step(config, tensors, state, [total])
         assert (vector_record(total), step.metrics) == (record.aggregate, record.metrics)
         state, tensors = step.state, step.tensors
     assert founder.server_state(federation.id) == state

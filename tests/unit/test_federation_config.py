@@ -378,7 +378,7 @@ def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) ->
         ({"protection": "ee"}, "collusion_bound 0"),
         ({"protection": "masked"}, "protection among"),
         ({"group_pad": 1}, "group_pad"),
-        ({"groups": {"count": 3, "rule": "median"}}, "3 members to each group"),
+        ({"groups": {"count": 3, "rule": "median"}}, "members to each, two of them honest"),
         ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
         ({"protection": "none", "degree": 2}, "without group_pad"),
         ({"degree": 3}, "even number of neighbours"),

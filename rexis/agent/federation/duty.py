@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic, time
 
 from rexis.agent.duty import Event, OnStep, Report
-from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
+from rexis.agent.federation.admission import admit, check_grant, check_manifest, graph_seed, round_terms
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
@@ -187,7 +187,7 @@ class FederationDuty:
         elif isinstance(participant, PlainParticipant):
             self._give(member, stored, participant)
         elif stage is Stage.SHARES:
-            seed = bytes(32) if member.config.degree is None else self.registry.opening_block(stored.federation, seen, since=stored.since)
+            seed = graph_seed(member.config, self.registry, stored.federation, seen, since=stored.since)
             message = participant.share(self._messages(stored, Stage.KEYS), graph_seed=seed)
             self._send(self.records.keep(stored, participant, "shares"), message)
         elif stage is Stage.MASKED:

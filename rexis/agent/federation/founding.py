@@ -178,7 +178,7 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])
         filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
-    if len(listed) > COMPLETE_UP_TO and type(filled["collusion_bound"]) is int:
+    if len(listed) > COMPLETE_UP_TO and filled.get("groups") is None and type(filled["collusion_bound"]) is int:
         filled.setdefault("degree", smallest_degree(len(listed), filled["collusion_bound"], len(listed) // EXPECTED_DROPOUTS))
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:

@@ -122,8 +122,11 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
 
-def download_model(federation: str, output: Path, *, own: bool, aggregator: str | None, chain: str | None, as_json: bool) -> None:
-    """Write the present global model to a file, with this institution's own tensors in it if asked for."""
+def download_model(
+    federation: str, output: Path, *, own: bool, with_bias: bool, aggregator: str | None, chain: str | None, as_json: bool
+) -> None:
+    """Write the present global model to a file, with this institution's own tensors in it if asked for; a Cox model also as a linear layer
+    with a bias, which can be keyed."""
     from rexis.agent.federation.final_rounds import FinalRounds
     from rexis.agent.federation.membership import fetch_model
 
@@ -136,6 +139,8 @@ def download_model(federation: str, output: Path, *, own: bool, aggregator: str 
             FinalRounds(registry, session.client).check_end(number, found.config, registry.federation(number).round - 1)
         if own:
             content = _own_model(session, registry, found, content, record)
+    if with_bias:
+        content = _with_bias(found, content, record)
     write_private(output, content)
     if as_json:
         print_json({"federation": federation, "model": to_hex(record), "bytes": len(content), "output": str(output)})
@@ -201,6 +206,14 @@ def _registry(session: AggregatorSession, chain: str | None) -> "Registry":
     from rexis.chain.connection import Chain
 
     return Registry(Chain.connect(service_url("chain", chain, require_profile()), session.deployment))
+
+
+def _with_bias(found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.linear_form import linear_form
+
+    if found.config.training is None:
+        raise UnexpectedMessageError("a statistic has no model: leave --with-bias out")
+    return linear_form(found.config.training, content, record)
 
 
 def _own_model(session: AggregatorSession, registry: "Registry", found: Federation, content: bytes, record: bytes) -> bytes:

@@ -13,6 +13,7 @@ from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
+from rexis.protocol.learning_tasks import check_task
 from rexis.protocol.plan_parts import MASKED, MIN_GROUP, GroupPlan, Protection
 from rexis.protocol.secagg_messages import SALT_BYTES
 
@@ -167,11 +168,8 @@ class FederationConfig:
             groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
         )
         config._check_parts()
-        if training is not None and training.model.tabular.widths[0] != len(config.features.names):
-            raise MalformedMessageError(
-                f"federation config: expected a model of {len(config.features.names)} inputs, one for each feature, got "
-                f"{training.model.tabular.widths[0]}"
-            )
+        if training is not None:
+            check_task(config.features, training)
         return config
 
     def document(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from rexis.encoding import canonical_json, checksum_address, sha256, to_hex
 from rexis.errors import MalformedMessageError, UnexpectedMessageError
 from rexis.models.features import FeatureSpec
+from rexis.models.targets import Above
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import SLACK_S, Deadlines, Manifest
@@ -213,7 +214,7 @@ def test_features_of_rows() -> None:
         assert "secret" not in str(refused.value)
     with pytest.raises(MalformedMessageError, match="lacks the columns age"):
         spec.encode(["num", "cp"], [["0", "typical"]])
-    assert replace(spec, above=Decimal(1)).digest() != spec.digest()
+    assert replace(spec, target=Above("num", Decimal(1))).digest() != spec.digest()
 
 
 def test_the_sum_decodes_to_the_weighted_mean() -> None:

@@ -65,7 +65,7 @@ def prepare_rows(config: FederationConfig, table: Table, moments: Moments | None
 
 def load_training() -> None:
     """Load what local training needs, which takes seconds: before a round, not inside one."""
-    import_module("rexis.training.local")
+    import_module("rexis.training.losses")
     import_module("rexis.models.builders")
 
 
@@ -99,7 +99,7 @@ def local_contribution(
 
     Args:
         model: tensors of the base model by name.
-        rows: of this site; one class only is allowed.
+        rows: of this site; one class only is allowed, and nobody with the event.
         held: rows that are never trained on; with early stopping, and only then.
         state: what stays at this site; None before a round counted.
         control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
@@ -112,7 +112,8 @@ def local_contribution(
     import torch
 
     from rexis.models.builders import build
-    from rexis.training.local import LocalSteps, classification_loss, train_local
+    from rexis.training.local import LocalSteps, train_local
+    from rexis.training.losses import loss_of
 
     plan = config.training
     if plan is None:
@@ -127,12 +128,14 @@ def local_contribution(
     if held is not None:
         with torch.no_grad():
             margins = module(torch.from_numpy(held.inputs.astype(np.float32)))
-            holdout = Holdout(len(held.labels), classification_loss(margins, torch.from_numpy(held.labels)).item())
+            holdout = Holdout(len(held.labels), loss_of(plan.model)(margins, torch.from_numpy(held.labels)).item())
     steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal), optimizer=plan.optimizer)
     drift = None if control is None or before.variate is None else control - before.variate
     correction = None if drift is None else torch.from_numpy(_whole(plan, unflatten(plan, drift)))
     inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
-    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, on_step=on_step)
+    update = train_local(
+        module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, loss=loss_of(plan.model), on_step=on_step
+    )
     delta = _shared(plan, update.delta.double().numpy())
     change = None
     if control is not None:

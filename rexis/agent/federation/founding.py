@@ -14,7 +14,7 @@ may have parts that change how it runs:
 One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
-    initial: zeros              # logistic regression only: layers of zeros have no gradient
+    initial: zeros              # logistic and cox only: layers of zeros have no gradient
 
 An institution never trains twice on one model: a federation that starts again needs another seed.
 """
@@ -37,6 +37,7 @@ from rexis.client.relayed_calls import sign_call
 from rexis.client.uploads import upload_file
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
+from rexis.models.cox import CoxConfig
 from rexis.models.mlp import LogisticConfig
 from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
@@ -148,9 +149,9 @@ def _initial_model(plan: TrainingPlan, seed: int | None) -> tuple[bytes, bytes]:
 
     from rexis.models.builders import build
 
-    if seed is None and not isinstance(plan.model.config, LogisticConfig):
+    if seed is None and not isinstance(plan.model.config, LogisticConfig | CoxConfig):
         raise UnexpectedMessageError(
-            f"initial: zeros are for logistic regression; a {plan.model.family} of zeros does not learn, give a seed"
+            f"initial: zeros are for logistic and cox models; a {plan.model.family} of zeros does not learn, give a seed"
         )
     module = build(plan.model, seed=seed or 0)
     tensors = dict(module.state_dict())

@@ -77,6 +77,7 @@ def federation_model(
     federation: FederationId,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write (safetensors).", dir_okay=False)],
     own: Annotated[bool, typer.Option("--own", help="Put in the personal tensors that stayed here, from the journal.")] = False,
+    with_bias: Annotated[bool, typer.Option("--with-bias", help="Write a Cox model as a logistic one with a bias of zero.")] = False,
     aggregator: Aggregator = None,
     chain: Chain = None,
     as_json: AsJson = False,
@@ -85,7 +86,7 @@ def federation_model(
     with failures(as_json):
         from rexis.cli.federation import download_model
 
-        download_model(federation, output, own=own, aggregator=aggregator, chain=chain, as_json=as_json)
+        download_model(federation, output, own=own, with_bias=with_bias, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
 @app.command("result")

@@ -165,7 +165,7 @@ def test_a_federation_ranks_patients_as_the_pooled_table_does() -> None:
         deadlines = Deadlines.after(0, config.stage_s)
         manifest = Manifest.of(config, federation=federation, round_number=number, attempt=1, base_model=record, deadlines=deadlines)
         total = sum((training_vector(config, manifest, base, site) for site in sites), np.zeros(config.length, dtype=np.uint32))
-        file = written(server_step(config, base, b"", total).tensors, plan.model)
+        file = written(server_step(config, base, b"", [total]).tensors, plan.model)
         content, record = file.content, file.record
     federated = read_model(plan, content, record)["0.weight"][0].astype(np.float64)
 

@@ -120,6 +120,8 @@ class Kept:
     result: bytes = b""
     attempt: Attempt | None = None
     sums: list[RingVector] = field(default_factory=list)
+    groups: tuple[RingVector, ...] = ()
+    first_block: bytes = b""
     state: bytes = b""
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
@@ -207,7 +209,11 @@ class StandIn:
         if not given.masked:
             kept.attempt = Attempt(manifest, PlainCoordinator(terms), bytes(32), "masked")
             return kept.attempt
-        kept.attempt = Attempt(manifest, Coordinator(terms), bytes(opened["blockHash"]) if given.degree else bytes(32))
+        block = bytes(opened["blockHash"])
+        kept.first_block = kept.first_block or block
+        # What orders a sparse graph is new in each attempt, groups without noise are drawn once.
+        drawn = kept.first_block if given.groups and not given.groups.redrawn else block
+        kept.attempt = Attempt(manifest, Coordinator(terms), drawn if given.degree or given.groups else bytes(32))
         return kept.attempt
 
     def close(self, federation: bytes) -> None:
@@ -264,6 +270,7 @@ class StandIn:
                 masked_sum.add(address, [attempt.uploads[address]])
         totals = coordinator.unmask(masked_sums)
         kept.sums.append(totals[0])
+        kept.groups = totals
         metrics: dict[str, Any] | None = None
         if kept.config.training is None:
             result = decode_moments(kept.config, totals[0])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rexis.errors import PolicyError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.plan_parts import MASKED, Protection
+from rexis.secagg.groups import group_thresholds
 
 MINIMUM_EXAMPLES = 10
 
@@ -66,7 +67,7 @@ class SitePolicy:
         for rule, required, got in (
             ("members", self.members, len(config.members)),
             ("collusion bound", self.collusion_bound if config.masked else 0, config.collusion_bound),
-            ("survivors of a round", self.min_survivors, config.min_survivors),
+            ("survivors in a sum", self.min_survivors, _least_summed(config)),
         ):
             if got < required:
                 raise PolicyError(f"rule of this site on {rule}: expected at least {required}, the federation has {got}")
@@ -94,3 +95,10 @@ class SitePolicy:
         """
         if examples < self.examples:
             raise PolicyError(f"rule of this site on examples: expected at least {self.examples} rows, this table has fewer")
+
+
+def _least_summed(config: FederationConfig) -> int:
+    if config.groups is None:
+        return config.min_survivors
+    sizes = group_thresholds(len(config.members), config.groups.count, config.collusion_bound)
+    return min(needed.min_survivors for needed in sizes.values())

@@ -42,17 +42,20 @@ class UpdateKey:
         secret: the group key, 32 bytes.
         federation: id, 32 bytes.
         plan: of a federation whose protection is ee.
+
+    Attributes:
+        map: T; whoever has it reads what any member sent.
     """
 
     def __init__(self, secret: bytes, federation: bytes, plan: TrainingPlan) -> None:
         self._plan = plan
         self._seed = derive(secret, federation, domain_tag("federation/update-key", 1))
         kind = FastOrthogonal if plan.parameters >= FAST_FROM else Orthogonal
-        self._map = kind.draw(self._seed, "updates", plan.parameters)
+        self.map = kind.draw(self._seed, "updates", plan.parameters)
 
     def keyed(self, delta: NDArray[np.float64]) -> NDArray[np.float64]:
         """T Δ of an update f64 [parameters]."""
-        made: NDArray[np.float64] = self._map.apply(torch.from_numpy(delta)).numpy()
+        made: NDArray[np.float64] = self.map.apply(torch.from_numpy(delta)).numpy()
         return made
 
     def initial(self) -> dict[str, NDArray[np.float32]]:
@@ -62,7 +65,7 @@ class UpdateKey:
     def model(self, accumulated: Tensors) -> dict[str, NDArray[np.float32]]:
         """The members' model behind what the aggregator has."""
         moved = torch.from_numpy(flatten(self._plan, accumulated))
-        delta: NDArray[np.float64] = self._map.inverse().apply(moved).numpy()
+        delta: NDArray[np.float64] = self.map.inverse().apply(moved).numpy()
         return unflatten(self._plan, flatten(self._plan, self.initial()) + delta)
 
     def _drawn(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

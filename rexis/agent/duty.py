@@ -21,6 +21,8 @@ class Event:
 
 
 Report = Callable[[Event], None]
+# What is being done, how much of it is, and of how much.
+OnStep = Callable[[str, int, int], None]
 
 
 class Duty(Protocol):

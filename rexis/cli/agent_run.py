@@ -1,18 +1,13 @@
 """`rexis agent run`: the site file, the journal, the key and the connections, put together and kept running."""
 
 import signal
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
-from rexis.agent.duty import Duty, Event, Report
+from rexis.agent.duty import Duty, Event
 from rexis.agent.execution.duty import QueryDuty
 from rexis.agent.execution.grants import GrantReader
 from rexis.agent.execution.ledger import DisclosureLedger
@@ -25,9 +20,9 @@ from rexis.agent.site import Site, read_site
 from rexis.agent.table import Table
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
+from rexis.cli.agent_screen import AgentScreen, JsonLog, Terminal
 from rexis.cli.home import Profile, journal_path, require_profile, service_url
 from rexis.cli.identity import connect, open_signer, require_own_key, trusted_deployment
-from rexis.cli.output import console, print_json
 from rexis.client.connection import Connection
 from rexis.client.queries import QueryClient
 from rexis.client.sign_in import SignInSession
@@ -45,8 +40,9 @@ def run_agent(path: Path, *, as_json: bool) -> None:
     deployment = trusted_deployment(profile.chain_id)
     contracts = deployment.contracts
     target = Target(profile.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
-    stop, screen = StopRequest(), console(stderr=True)
-    report = _print_json if as_json else partial(_print_line, screen)
+    stop = StopRequest()
+    screen: AgentScreen = JsonLog() if as_json else Terminal()
+    report = screen.report
     with (
         only_agent(journal_path(profile.address)),
         Journal.open(journal_path(profile.address), secret) as journal,
@@ -58,11 +54,10 @@ def run_agent(path: Path, *, as_json: bool) -> None:
         chain = wait_until_opened("chain node", [partial(Chain.connect, node, deployment) for node in nodes], stop, report)
         if chain is None:
             return
-        duties = _duties(site, profile, signer, journal, chain, premises, stack, report)
+        duties = _duties(site, profile, signer, journal, chain, premises, stack, screen)
         datasets = [served.holding.dataset for served in premises]
         report(Event("agent started", signer.address, {"datasets": datasets, "duties": [duty.name for duty in duties]}))
-        at_work = "at work; Ctrl-C ends it, and `rexis agent run` goes on where it stopped"
-        with nullcontext() if as_json else screen.status(at_work):
+        with screen.at_work():
             Agent(duties, poll_interval_s=site.poll_interval_s, report=report).run(stop)
         report(Event("agent stopped", signer.address))
 
@@ -75,7 +70,7 @@ def _duties(
     chain: Chain,
     premises: Sequence[ServedTable],
     stack: ExitStack,
-    report: Report,
+    screen: AgentScreen,
 ) -> list[Duty]:
     duties: list[Duty] = []
 
@@ -86,7 +81,7 @@ def _duties(
 
     if site.queries is not None:
         client = QueryClient(open_session("marketplace", site.services.marketplace))
-        duties.append(QueryDuty(premises, site.queries, DisclosureLedger(journal), client, GrantReader(chain), report))
+        duties.append(QueryDuty(premises, site.queries, DisclosureLedger(journal), client, GrantReader(chain), screen.report))
     if site.federations is not None:
         # Loads torch, which an agent that only answers queries does not need.
         from rexis.agent.federation.duty import FederationDuty
@@ -94,7 +89,10 @@ def _duties(
 
         aggregator = AggregatorClient(open_session("aggregator", site.services.aggregator))
         holdings = {served.holding.dataset: _training_part(served) for served in premises}
-        duties.append(FederationDuty(journal, signer, chain, aggregator, holdings, site.federations, report=report))
+        federations = FederationDuty(
+            journal, signer, chain, aggregator, holdings, site.federations, report=screen.report, on_step=screen.on_step
+        )
+        duties.append(federations)
     return duties
 
 
@@ -114,16 +112,3 @@ def _ends_on(stop: StopRequest) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _print_json(event: Event) -> None:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    print_json({"at": at, "what": event.what, "subject": event.subject, "detail": dict(event.detail)})
-    # A program reads along.
-    sys.stdout.flush()
-
-
-def _print_line(screen: Console, event: Event) -> None:
-    detail = " · ".join(f"{name} {value}" for name, value in event.detail.items())
-    line = Text.assemble((f"{datetime.now(UTC):%H:%M:%S}  ", "dim"), (f"{event.what}  ", "bold"), f"{event.subject}  {detail}")
-    screen.print(line, soft_wrap=True)

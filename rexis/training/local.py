@@ -1,5 +1,6 @@
 """One site's part of a federated round: some steps of SGD or Adam from the global model, and the update that results."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,7 +72,14 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def train_local(
-    model: nn.Module, features: Tensor, labels: Tensor, steps: LocalSteps, *, seed: int, correction: Tensor | None = None
+    model: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    steps: LocalSteps,
+    *,
+    seed: int,
+    correction: Tensor | None = None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LocalUpdate:
     """Train a model in place from the global weights it holds.
 
@@ -80,6 +88,7 @@ def train_local(
         labels: integers [n]; one class only is allowed.
         seed: of the order of mini-batches; without `batch_size` it changes nothing.
         correction: floats [parameters], added to every step's gradient: c - cᵢ of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1).
+        on_step: told after each step how many are done, and of how many.
 
     Raises:
         ValueError: no examples, or lengths that differ.
@@ -95,7 +104,7 @@ def train_local(
     generator = torch.Generator().manual_seed(seed)
     size = min(steps.batch_size or len(features), len(features))
     model.train()
-    for _ in range(steps.count):
+    for done in range(1, steps.count + 1):
         if len(order) < size:
             order = torch.randperm(len(features), generator=generator) if size < len(features) else torch.arange(len(features))
         batch, order = order[:size].to(features.device), order[size:]
@@ -108,6 +117,7 @@ def train_local(
             loss = loss + parameters_to_vector(parameters) @ correction.to(start)
         torch.autograd.backward(loss)
         optimizer.step()
+        on_step(done, steps.count)
     return LocalUpdate(parameters_to_vector(parameters).detach() - start, len(features), loss_before)
 
 

@@ -4,6 +4,7 @@ What of it is taken from Opacus are the gradients of single records and the clip
 whose 32 bits of seed could be tried on the released model; here it comes from the operating system, and so does who is in a batch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def train_patients(
     learning_rate: float,
     divisor: int,
     proximal: float = 0.0,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Tensor:
     """Train a model in place from the global weights it holds, by SGD on noisy sums of clipped gradients.
 
@@ -39,6 +41,7 @@ def train_patients(
         steps: what they cost is on the ledger before this is called; the noise is drawn here.
         divisor: of the noisy sum in each step; a public number, since the number of this site's patients is none.
         proximal: weight μ of the FedProx term μ/2 ‖w - w_global‖², which has no data in it and is added after the noise.
+        on_step: told after each step how many are done, and of how many.
 
     Returns:
         [parameters], local minus global weights.
@@ -74,7 +77,7 @@ def train_patients(
 
     optimizer.attach_step_hook(add_noise)
     everybody = int(patients.max()) + 1
-    for _ in range(steps.count):
+    for done in range(1, steps.count + 1):
         chosen = poisson_batch(everybody, steps.sampling_probability)
         optimizer.zero_grad()
         rows = torch.isin(patients, chosen).nonzero().flatten()
@@ -84,6 +87,7 @@ def train_patients(
             torch.autograd.backward(loss)
         _group(parameters, torch.searchsorted(chosen, patients[rows]), len(chosen))
         optimizer.step()
+        on_step(done, steps.count)
     optimizer.zero_grad()
     recorded.remove_hooks()
     return parameters_to_vector(model.parameters()).detach() - before

@@ -92,6 +92,7 @@ def local_contribution(
     state: SiteState | None = None,
     control: NDArray[np.float64] | None = None,
     keyed: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Contribution:
     """Some local steps from the global model, encoded; the same whenever it is computed, but under differential privacy.
 
@@ -104,6 +105,7 @@ def local_contribution(
         state: what stays at this site; None before a round counted.
         control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
         keyed: what is sent of an update f64 [parameters] where the members have a key; None sends the update.
+        on_step: told after each local step how many are done, and of how many.
 
     Raises:
         PrivacyError: the training diverged; nothing may be sent. The message has no number of this site in it.
@@ -121,7 +123,7 @@ def local_contribution(
     module = build(plan.model, seed=0)
     module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in {**model, **before.personal}.items()})
     if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
-        noisy = private_update(plan, plan.privacy, module, rows)
+        noisy = private_update(plan, plan.privacy, module, rows, on_step=on_step)
         return Contribution(_encoded(lambda: encode_update(config, noisy, examples=len(rows.labels), loss=0.0)), before)
     holdout = None
     if held is not None:
@@ -132,7 +134,7 @@ def local_contribution(
     drift = None if control is None or before.variate is None else control - before.variate
     correction = None if drift is None else torch.from_numpy(_whole(plan, unflatten(plan, drift)))
     inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
-    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction)
+    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, on_step=on_step)
     delta = _shared(plan, update.delta.double().numpy())
     if keyed is not None:
         delta = keyed(delta)

@@ -6,11 +6,12 @@ with the same bytes. The local training runs between the stages keys and shares,
 
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, time
 
-from rexis.agent.duty import Event, Report
+from rexis.agent.duty import Event, OnStep, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
@@ -63,6 +64,7 @@ class FederationDuty:
         holdings: its registered tables by token id.
         policy: of this site.
         report: told what happens.
+        on_step: told how far long work is: local training, and the upload of a masked vector.
     """
 
     name = "federations"
@@ -77,12 +79,13 @@ class FederationDuty:
         policy: SitePolicy | None = None,
         *,
         report: Report = lambda _event: None,
+        on_step: OnStep = lambda _name, _done, _total: None,
     ) -> None:
         self.records = FederationRecords(journal)
         self.registry = Registry(chain)
         self.policy = policy or SitePolicy()
         self._signer, self._aggregator, self._holdings = signer, aggregator, holdings
-        self._report = report
+        self._report, self._on_step = report, on_step
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
@@ -226,7 +229,8 @@ class FederationDuty:
         with TemporaryDirectory(prefix="rexis-masked-") as folder:
             path = Path(folder) / "masked.bin"
             vector.tofile(path)
-            upload = upload_file(self._aggregator.connection, path, upload_id=stored.upload)
+            step = partial(self._on_step, f"uploading the vector of round {stored.round}")
+            upload = upload_file(self._aggregator.connection, path, upload_id=stored.upload, progress=step)
         message = participant.announce_masked(upload)
         self._send(self.records.keep(stored, participant, "announced"), message)
 
@@ -241,7 +245,8 @@ class FederationDuty:
         """Compute the round's vector once, commit to it, and hand the commitment in."""
         vector = self.records.vector(member.config, stored.manifest)
         if vector is None:
-            vector = self.rounds.compute(member, stored.manifest, self._holding(member).table)
+            step = partial(self._on_step, f"training in round {stored.round}")
+            vector = self.rounds.compute(member, stored.manifest, self._holding(member).table, on_step=step)
         salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
         arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
         deployment = self.registry.chain.deployment

@@ -1,5 +1,6 @@
 """A site's computation in the rounds of its federations: which rows, from which state, and what of it is kept here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -63,10 +64,20 @@ class LocalRounds:
             self._update_key(member)
         self.final.check_goes_on(member.federation, member.config, manifest.round)
 
-    def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
+    def compute(
+        self,
+        member: Membership,
+        manifest: Manifest,
+        table: Table,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> RingVector:
         """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
 
         The first one that was stored counts: with noise in it, that of another process is another vector.
+
+        Args:
+            on_step: told after each local step how many are done, and of how many.
 
         Raises:
             PrivacyError: it can not be encoded, or too few rows; what it costs is more than is left of the data set's budget.
@@ -86,7 +97,15 @@ class LocalRounds:
         control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
         debit_round(self._records.journal, member, manifest, self._policy)
         made = local_contribution(
-            config, manifest, model, rows.trained, held=rows.held, state=state, control=control, keyed=None if key is None else key.keyed
+            config,
+            manifest,
+            model,
+            rows.trained,
+            held=rows.held,
+            state=state,
+            control=control,
+            keyed=None if key is None else key.keyed,
+            on_step=on_step,
         )
         self._keep(manifest, made.vector, plan, made.state)
         return self._kept(config, manifest)

@@ -1,5 +1,6 @@
 """A site's update under DP-SGD: from the plan's numbers and this site's rows to the noisy difference of the weights."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def private_update(plan: TrainingPlan, privacy: PrivacyPlan, module: "nn.Module", rows: Features) -> NDArray[np.float64]:
+def private_update(
+    plan: TrainingPlan,
+    privacy: PrivacyPlan,
+    module: "nn.Module",
+    rows: Features,
+    *,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> NDArray[np.float64]:
     """Train `module` in place on this site's rows, with noise.
 
     Args:
         privacy: of the plan, with the mechanism dp-sgd.
         module: holds the global weights.
         rows: of this site; where they name no patients, each row is one.
+        on_step: told after each step how many are done, and of how many.
 
     Returns:
         f64 [parameters], local minus global weights.
@@ -47,6 +56,7 @@ def private_update(plan: TrainingPlan, privacy: PrivacyPlan, module: "nn.Module"
         learning_rate=float(plan.learning_rate),
         divisor=plan.batch_size,
         proximal=float(plan.proximal),
+        on_step=on_step,
     )
     found: NDArray[np.float64] = delta.double().numpy()
     return found

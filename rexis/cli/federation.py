@@ -139,11 +139,15 @@ def download_model(
             FinalRounds(registry, session.client).check_end(number, found.config, registry.federation(number).round - 1)
         if own:
             content = _own_model(session, registry, found, content, record)
+        if found.config.protection == "ee":
+            content = _opened_model(session, found, content, record)
     if with_bias:
         content = _with_bias(found, content, record)
     write_private(output, content)
     if as_json:
         print_json({"federation": federation, "model": to_hex(record), "bytes": len(content), "output": str(output)})
+    elif found.config.protection == "ee":
+        console().print(f"The members' model is in {output}: what stands on chain is {to_hex(record)}, under their key.", soft_wrap=True)
     elif own:
         console().print(f"Model {to_hex(record)} with this institution's personal tensors is in {output}.", soft_wrap=True)
     else:
@@ -228,6 +232,15 @@ def _own_model(session: AggregatorSession, registry: "Registry", found: Federati
     with Journal.open(journal_path(session.signer.address), session.secret) as journal:
         rounds = LocalRounds(FederationRecords(journal), registry, session.client, session.signer.address, SitePolicy())
         return rounds.own_model(found.id, plan, content, record)
+
+
+def _opened_model(session: AggregatorSession, found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.keyed_updates import opened_model
+    from rexis.agent.journal import Journal
+
+    assert found.config.training is not None
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        return opened_model(journal, found.id, found.config.training, content, record)
 
 
 def _check_founding(founded: Federation, registry: "Registry") -> None:

@@ -22,6 +22,8 @@ Kind = Literal["training", "statistics"]
 # As in the FederationRegistry.
 MIN_MEMBERS, MAX_MEMBERS, MAX_AGGREGATORS = 3, 128, 16
 MIN_STAGE_S, MAX_STAGE_S = 1, 5 * 24 * 3600
+# Whose first model members draw from their key (protection ee).
+KEYED_FAMILIES = ("logistic", "mlp")
 
 _FIELDS = (
     "version name kind founder members aggregators quorum collusion_bound threshold min_survivors purpose features stage_s training "
@@ -217,6 +219,7 @@ class FederationConfig:
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
         self._check_groups()
         self._check_privacy()
+        self._check_keyed()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
         if unbuilt:
             raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
@@ -263,11 +266,29 @@ class FederationConfig:
         if found:
             raise MalformedMessageError(f"privacy does not go with {'; '.join(found)}")
 
+    def _check_keyed(self) -> None:
+        """What does not go through an orthogonal map of the update, and what would tell the aggregator a model."""
+        plan = self.training
+        if self.protection != "ee" or plan is None:
+            return
+        clashes = {
+            f"{plan.strategy.name}: expected fedavg or fedavgm, which commute with the key; it is no map of single coordinates": (
+                plan.strategy.name not in ("fedavg", "fedavgm")
+            ),
+            "personal tensors, which the aggregator's file has in clear": bool(plan.personal),
+            "stopping, which is not built for it": plan.stopping is not None,
+            f"a model of the family {plan.model.family}: expected {' or '.join(KEYED_FAMILIES)}, whose first model members can draw": (
+                plan.model.family not in KEYED_FAMILIES
+            ),
+        }
+        found = [reason for reason, is_so in clashes.items() if is_so]
+        if found:
+            raise MalformedMessageError(f"protection ee does not go with {'; '.join(found)}")
+
     def _unbuilt(self) -> dict[str, bool]:
         plan, witnessed = self.training, len(self.aggregators) > 1
         found = {
-            "several aggregators and protection none": witnessed and self.protection == "none",
-            "protection ee": self.protection == "ee",
+            f"several aggregators and protection {self.protection}": witnessed and not self.masked,
             "group_pad": self.group_pad,
             "groups and several aggregators": self.groups is not None and witnessed,
         }
@@ -300,6 +321,16 @@ class FederationConfig:
             "members": self.document()["members"],
         }
         return sha256(domain_tag("statistic", 1) + b"\0" + canonical_json(value))
+
+    def trained_base(self, federation: bytes, record: bytes) -> bytes:
+        """What stands for the model that members train from in a round (32 bytes), so that nobody trains twice on one.
+
+        Its record; with protection ee, where the record is of what was accumulated from zeros on and the model behind it another one in
+        each federation, SHA-256 of the tag `rexis/federation/keyed-base/1`, a zero byte, the federation's id and the record.
+        """
+        if self.protection != "ee":
+            return record
+        return sha256(domain_tag("federation/keyed-base", 1) + b"\0" + federation + record)
 
     def id(self, chain_id: int, registry: str) -> bytes:
         """The federation's id on chain, known before it is there (32 bytes)."""

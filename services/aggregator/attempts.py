@@ -114,7 +114,7 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
         round=attempt.round,
         attempt=attempt.number,
         manifest_hash=from_hex(attempt.manifest_digest),
-        base_model=from_hex(attempt.base_model),
+        base_model=config.trained_base(from_hex(federation.id), from_hex(attempt.base_model)),
         roster=config.roster,
         thresholds=Thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors),
         length=config.upload_length,

@@ -197,7 +197,7 @@ class StandIn:
             manifest.round,
             manifest.attempt,
             manifest.digest,
-            manifest.base_model,
+            given.trained_base(federation, manifest.base_model),
             given.roster,
             Thresholds(len(given.roster), given.collusion_bound, given.threshold, given.min_survivors),
             given.upload_length,

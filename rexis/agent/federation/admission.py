@@ -106,7 +106,7 @@ def round_terms(config: FederationConfig, manifest: Manifest, registry: Registry
         round=manifest.round,
         attempt=manifest.attempt,
         manifest_hash=manifest.digest,
-        base_model=manifest.base_model,
+        base_model=config.trained_base(manifest.federation, manifest.base_model),
         roster=config.roster,
         thresholds=thresholds_of(config),
         length=config.upload_length,

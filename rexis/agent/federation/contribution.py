@@ -91,6 +91,7 @@ def local_contribution(
     held: Features | None = None,
     state: SiteState | None = None,
     control: NDArray[np.float64] | None = None,
+    keyed: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Contribution:
     """Some local steps from the global model, encoded; the same whenever it is computed, but under differential privacy.
@@ -103,6 +104,7 @@ def local_contribution(
         held: rows that are never trained on; with early stopping, and only then.
         state: what stays at this site; None before a round counted.
         control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
+        keyed: what is sent of an update f64 [parameters] where the members have a key; None sends the update.
         on_step: told after each local step how many are done, and of how many.
 
     Raises:
@@ -137,6 +139,8 @@ def local_contribution(
         module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, loss=loss_of(plan.model), on_step=on_step
     )
     delta = _shared(plan, update.delta.double().numpy())
+    if keyed is not None:
+        delta = keyed(delta)
     change = None
     if control is not None:
         change = variate_change(control, delta, steps=plan.steps, learning_rate=float(plan.learning_rate))

@@ -16,6 +16,8 @@ One member more says what the first model is:
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
     initial: zeros              # logistic and cox only: layers of zeros have no gradient
 
+With protection ee there is none: what the aggregator has begins with zeros, and the members draw the first model from their key.
+
 An institution never trains twice on one model: a federation that starts again needs another seed.
 """
 
@@ -26,6 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import yaml
 
 from rexis.agent.federation.admission import thresholds_of
@@ -84,7 +87,12 @@ class FederationPlan:
         thresholds_of(config)
         check_claim(config)
         self.config = config
-        self.initial, self.model = (b"", config.statistic_digest) if config.training is None else _initial_model(config.training, seed)
+        if config.training is None:
+            self.initial, self.model = b"", config.statistic_digest
+        elif config.protection == "ee":
+            self.initial, self.model = _written(config.training, _zeros(config.training))
+        else:
+            self.initial, self.model = _initial_model(config.training, seed)
 
     @classmethod
     def read(cls, path: Path, *, founder: str, aggregator: str) -> "FederationPlan":
@@ -98,6 +106,8 @@ class FederationPlan:
             MalformedMessageError: too large, not YAML, or not a federation; the message names the field.
         """
         document = dict(_mapping(path.name, _read_yaml(path)))
+        if document.get("protection") == "ee" and "initial" in document:
+            raise MalformedMessageError(f"{path.name}: initial: with protection ee the members draw the first model from their key")
         initial = document.pop("initial", {"seed": 0})
         if isinstance(document.get("features"), str):
             document["features"] = _read_yaml(path.parent / document["features"])
@@ -157,6 +167,14 @@ def _initial_model(plan: TrainingPlan, seed: int | None) -> tuple[bytes, bytes]:
     tensors = dict(module.state_dict())
     if seed is None:
         tensors = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    return _written(plan, tensors)
+
+
+def _zeros(plan: TrainingPlan) -> dict[str, Any]:
+    return {name: np.zeros(shape, dtype=np.float32) for name, shape in plan.model.shapes.items()}
+
+
+def _written(plan: TrainingPlan, tensors: Mapping[str, Any]) -> tuple[bytes, bytes]:
     stream = BytesIO()
     record = write_file(stream, model_file_spec(plan), tensors).record
     return stream.getvalue(), record

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from rexis.agent.federation.contribution import local_contribution, model_file_spec, moments_vector, prepare_rows, read_model
 from rexis.agent.federation.final_rounds import FinalRounds
@@ -22,6 +23,9 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
+
+if TYPE_CHECKING:
+    from rexis.agent.federation.keyed_updates import UpdateKey
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +48,20 @@ class LocalRounds:
         self._records, self._registry, self._aggregator = records, registry, aggregator
         self._me, self._policy = me, policy
         self._rows: dict[bytes, _Rows] = {}
+        self._keys: dict[bytes, UpdateKey] = {}
 
     def check(self, member: Membership, manifest: Manifest, table: Table) -> None:
         """What must hold before the first message of an attempt.
 
         Raises:
             PolicyError: fewer rows are left to train on than this site's policy asks for.
-            UnexpectedMessageError: training has converged before this round. Others as `FinalRounds.metrics`.
+            UnexpectedMessageError: training has converged before this round; or there is no key yet that the federation asks for.
+                Others as `FinalRounds.metrics`.
         """
         if member.federation not in self._rows:
             self._split(member, table)
+        if member.config.protection == "ee":
+            self._update_key(member)
         self.final.check_goes_on(member.federation, member.config, manifest.round)
 
     def compute(
@@ -81,13 +89,36 @@ class LocalRounds:
             return self._kept(config, manifest)
         plan = config.training
         model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
+        key = self._update_key(member) if config.protection == "ee" else None
+        if key is not None:
+            model = key.model(model)
         self._decide(member.federation, before=manifest.round)
         state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
         control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
         debit_round(self._records.journal, member, manifest, self._policy)
-        made = local_contribution(config, manifest, model, rows.trained, held=rows.held, state=state, control=control, on_step=on_step)
+        made = local_contribution(
+            config,
+            manifest,
+            model,
+            rows.trained,
+            held=rows.held,
+            state=state,
+            control=control,
+            keyed=None if key is None else key.keyed,
+            on_step=on_step,
+        )
         self._keep(manifest, made.vector, plan, made.state)
         return self._kept(config, manifest)
+
+    def _update_key(self, member: Membership) -> "UpdateKey":
+        if member.config.training is None:
+            raise ValueError("expected a federation for training, got one for a statistic")
+        if member.federation not in self._keys:
+            # Loads torch, which founders of statistics and commands that only look need not.
+            from rexis.agent.federation.keyed_updates import update_key
+
+            self._keys[member.federation] = update_key(self._records.journal, member.federation, member.config.training)
+        return self._keys[member.federation]
 
     def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
         """A global model file with this site's personal tensors in the place of the founder's.
@@ -118,6 +149,7 @@ class LocalRounds:
             for number in self.states.undecided(federation):
                 self.states.decide(federation, number, counts=False)
             self._rows.pop(federation, None)
+            self._keys.pop(federation, None)
 
     def _decide(self, federation: bytes, *, before: int) -> None:
         """Rounds before the one that runs, or runs next, are final; a state of one counts if this site's vector is in its sum."""

@@ -52,7 +52,7 @@ def join(
     check_root(dataset, content_root, registry.content_root(dataset))
     check_grant(config, member, registry)
     check_budget(records.journal, content_root, federation, config, policy)
-    records.check_base_model(registry.federation(federation).model, federation)
+    records.check_base_model(config.trained_base(federation, registry.federation(federation).model), federation)
     statistic = standardisation(records, config)
     if config.statistics is not None:
         records.check_statistic(config.statistics.identifier, content_root, federation)

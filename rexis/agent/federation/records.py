@@ -159,15 +159,15 @@ class FederationRecords:
             PolicyError: an update of this base model is, or was, on its way into another federation's sum.
             UnexpectedMessageError: another process has begun it.
         """
-        self.check_base_model(manifest.base_model, manifest.federation)
-        ctx = participant.terms.ctx
+        ctx, base_model = participant.terms.ctx, participant.terms.base_model
+        self.check_base_model(base_model, manifest.federation)
         state, record = self._seal(participant)
         with self.journal.transaction() as connection:
             added = connection.execute(
                 "INSERT OR IGNORE INTO attempt"
                 " (federation, round, attempt, ctx, base_model, manifest, stage, sealed_record, sealed_state, since)"
                 " VALUES (?, ?, ?, ?, ?, ?, 'open', ?, ?, ?)",
-                (*_key(manifest), ctx, manifest.base_model, canonical_json(manifest.document()), record, state, since),
+                (*_key(manifest), ctx, base_model, canonical_json(manifest.document()), record, state, since),
             )
             if not added.rowcount:
                 raise UnexpectedMessageError("another agent has begun this attempt with this journal: run one agent for each journal")

@@ -7,6 +7,7 @@ Numbers with a fraction are decimal strings, as in everything that is hashed.
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+from rexis.contribution.effects import rounds_needed
 from rexis.encoding import canonical_json, domain_tag, sha256
 from rexis.errors import MalformedMessageError
 from rexis.models.features import FeatureSpec
@@ -14,7 +15,7 @@ from rexis.protocol.document_members import address, ascending_addresses, intege
 from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
 from rexis.protocol.learning_tasks import check_task
-from rexis.protocol.plan_parts import MASKED, MIN_GROUP, GroupPlan, Protection
+from rexis.protocol.plan_parts import MASKED, MAX_SCORED_ROUNDS, MIN_GROUP, GroupPlan, Protection, ScorePlan
 from rexis.protocol.secagg_messages import SALT_BYTES
 
 VERSION = 1
@@ -29,7 +30,7 @@ _FIELDS = (
     "version name kind founder members aggregators quorum collusion_bound threshold min_survivors purpose features stage_s training "
     "statistics"
 )
-_OPTIONAL = "protection group_pad degree groups"
+_OPTIONAL = "protection group_pad degree groups scores"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class FederationConfig:
         group_pad: members put a pad on the sum that the aggregator can not take off; they compute each round's result themselves.
         degree: neighbours of each member in secret sharing, an even number; None for the complete graph.
         groups: robust combination of the sums of random groups; None for one sum over all.
+        scores: of the members' contributions, from the means of groups; None for none.
     """
 
     name: str
@@ -80,6 +82,7 @@ class FederationConfig:
     group_pad: bool = False
     degree: int | None = None
     groups: GroupPlan | None = None
+    scores: ScorePlan | None = None
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -168,6 +171,7 @@ class FederationConfig:
             group_pad=fields.get("group_pad", False),
             degree=integer("degree", fields["degree"], 2, len(members) - 1) if "degree" in fields else None,
             groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
+            scores=ScorePlan.parse(fields["scores"]) if "scores" in fields else None,
         )
         config._check_parts()
         if training is not None:
@@ -181,6 +185,7 @@ class FederationConfig:
             "group_pad": self.group_pad,
             "degree": self.degree,
             "groups": None if self.groups is None else self.groups.document(),
+            "scores": None if self.scores is None else self.scores.document(),
         }
         return {
             "version": VERSION,
@@ -218,6 +223,7 @@ class FederationConfig:
         if not self.masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
         self._check_groups()
+        self._check_scores()
         self._check_privacy()
         self._check_keyed()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
@@ -243,6 +249,23 @@ class FederationConfig:
         if self.groups.redrawn and (self.training.privacy is None or self.training.privacy.mechanism != "dp-sgd"):
             raise MalformedMessageError(
                 "groups: redrawn: expected a plan for privacy with dp-sgd: the sums of two draws, subtracted, can show a single update"
+            )
+
+    def _check_scores(self) -> None:
+        """What no score can be computed from: three groups of max(3, collusion_bound + 2) are asked for by `groups` already."""
+        if self.scores is None:
+            return
+        plan, groups = self.training, self.groups
+        if plan is None or groups is None or not groups.redrawn:
+            raise MalformedMessageError(
+                "scores: expected groups with redrawn: what always stands together can not be told apart, and sums over different groups "
+                "take differential privacy at the sites"
+            )
+        least = rounds_needed(len(self.members), groups.count)
+        if not least <= plan.rounds <= MAX_SCORED_ROUNDS:
+            raise MalformedMessageError(
+                f"scores: expected {least} to {MAX_SCORED_ROUNDS} rounds for {len(self.members)} members in {groups.count} groups to come "
+                f"apart, got {plan.rounds}"
             )
 
     def _check_privacy(self) -> None:
@@ -290,6 +313,8 @@ class FederationConfig:
         found = {
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
             "group_pad": self.group_pad,
+            # The aggregator would see no mean to score.
+            "scores and group_pad": self.scores is not None and self.group_pad,
             "groups and several aggregators": self.groups is not None and witnessed,
         }
         if plan is None:

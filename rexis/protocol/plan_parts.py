@@ -1,4 +1,4 @@
-"""Parts of a federation's plan that it may leave out: server strategy, differential privacy, early stopping, robust groups.
+"""Parts of a federation's plan that it may leave out: strategy, differential privacy, early stopping, robust groups, scores.
 
 A part that is left out has no member in the config's document, so that a config without it has the digest it always had.
 """
@@ -9,8 +9,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
+from rexis.contribution.formula import FORMULA_DIGEST
+from rexis.encoding import to_hex
 from rexis.errors import MalformedMessageError
-from rexis.protocol.document_members import decimal, integer, members_of, positive_decimal
+from rexis.protocol.document_members import bytes32, decimal, integer, members_of, positive_decimal
 
 StrategyName = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"]
 Mechanism = Literal["dp-sgd", "skellam"]
@@ -38,6 +40,10 @@ MAX_EPSILON = 50
 # Within these every accountant gives a figure.
 MIN_NOISE, MAX_NOISE = Decimal("0.01"), Decimal(10_000)
 MIN_RATE = Decimal("0.000001")
+MAX_BANDS = 16
+# Every payee computes the scores again, in decimal arithmetic.
+MAX_SCORED_ROUNDS = 1000
+MIN_CONFIDENCE, MAX_CONFIDENCE = Decimal("0.5"), Decimal("0.999")
 MIN_DELTA, MAX_DELTA = Decimal("0.000000000001"), Decimal("0.01")
 
 
@@ -229,3 +235,44 @@ class GroupPlan:
         """What `parse` reads."""
         optional = {"trim": self.trim, "redrawn": self.redrawn}
         return {"count": self.count, "rule": self.rule, **{name: value for name, value in optional.items() if value}}
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """How contributions are scored and paid, fixed before round 1; the formula itself is `rexis.contribution.formula`.
+
+    Attributes:
+        bands: most bands that are paid.
+        confidence: with which all members' intervals hold together.
+        floor: share of the average score; a band that lies below it as a whole is paid nothing.
+        cap: most that one member gets of a reward, as a share of it.
+    """
+
+    bands: int
+    confidence: Decimal
+    floor: Decimal
+    cap: Decimal
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read the member `scores`."""
+        fields = members_of("scores", value, "formula bands confidence floor cap")
+        formula = bytes32("formula", fields["formula"])
+        if formula != FORMULA_DIGEST:
+            raise MalformedMessageError(f"scores: expected the formula {to_hex(FORMULA_DIGEST)}, the only one here, got {to_hex(formula)}")
+        confidence, floor, cap = (decimal(name, fields[name], least=Decimal(0)) for name in ("confidence", "floor", "cap"))
+        if not MIN_CONFIDENCE <= confidence <= MAX_CONFIDENCE:
+            raise MalformedMessageError(f"scores: confidence: expected {MIN_CONFIDENCE} to {MAX_CONFIDENCE}, got {confidence}")
+        if floor >= 1 or not 0 < cap <= 1:
+            raise MalformedMessageError(f"scores: expected a floor of [0, 1) and a cap of (0, 1], got {floor} and {cap}")
+        return cls(integer("bands", fields["bands"], 1, MAX_BANDS), confidence, floor, cap)
+
+    def document(self) -> dict[str, Any]:
+        """What `parse` reads."""
+        return {
+            "formula": to_hex(FORMULA_DIGEST),
+            "bands": self.bands,
+            "confidence": str(self.confidence),
+            "floor": str(self.floor),
+            "cap": str(self.cap),
+        }

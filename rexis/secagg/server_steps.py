@@ -23,6 +23,7 @@ from rexis.protocol.file_spec import FileSpec
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import MeanUpdate, decode_update
 from rexis.secagg.robust import combined, group_means
+from rexis.secagg.scored_rounds import METRIC, values_of
 from rexis.training.strategies import ServerStrategy, State
 
 STATE_DTYPE = "f64"
@@ -74,6 +75,8 @@ def server_step(
     file, metrics = _write(plan, remembered), update.metrics()
     if file:
         metrics["state"] = to_hex(sha256(file))
+    if config.scores is not None:
+        metrics[METRIC] = values_of(groups)
     return ServerStep({**base, **unflatten(plan, moved)}, file, metrics, groups)
 
 

@@ -145,5 +145,19 @@ CREATE TRIGGER privacy_release_stays_on_delete BEFORE DELETE ON privacy_release
 BEGIN SELECT RAISE(ABORT, 'what was debited stays debited'); END;
 """
 
+# Which federations asked for counts of a column, answered or refused (see `federation.asked_statistics`). Public names of the plans.
+ASKED_COLUMNS = """
+CREATE TABLE asked_column (
+    content_root BLOB NOT NULL,
+    column_name TEXT NOT NULL,
+    federation BLOB NOT NULL REFERENCES federation (id),
+    PRIMARY KEY (content_root, column_name, federation)
+);
+CREATE TRIGGER asked_column_stays_on_update BEFORE UPDATE ON asked_column
+BEGIN SELECT RAISE(ABORT, 'what was asked stays asked'); END;
+CREATE TRIGGER asked_column_stays_on_delete BEFORE DELETE ON asked_column
+BEGIN SELECT RAISE(ABORT, 'what was asked stays asked'); END;
+"""
+
 # Script n leads from version n to version n + 1. A version that was released never changes.
-SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY)
+SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY, ASKED_COLUMNS)

@@ -19,8 +19,9 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import decode_moments, vector_record
+from rexis.secagg.payloads import vector_record
 from rexis.secagg.server_steps import server_step
+from rexis.secagg.statistics import decode_statistic
 from services.aggregator import attempts, global_models
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
@@ -122,8 +123,8 @@ def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcom
     aggregate = vector_record(total)
     plan = opening.config.training
     if plan is None or opening.base is None:
-        moments = decode_moments(opening.config, total)
-        return Outcome(aggregate, moments.digest, None, None, b"", canonical_json(moments.document()))
+        result = decode_statistic(opening.config, total)
+        return Outcome(aggregate, result.digest, None, None, b"", canonical_json(result.document()))
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
     step = server_step(opening.config, base, state, total)
     file = global_models.written(step.tensors, plan.model)

@@ -12,6 +12,7 @@ from time import monotonic, time
 
 from rexis.agent.duty import Event, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
+from rexis.agent.federation.asked_statistics import answered_once
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
@@ -141,8 +142,6 @@ class FederationDuty:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self.rounds.check(member, manifest, self._holding(member).table)
         check_round(self.records, self.registry, member, manifest, self.policy)
-        if member.config.statistics is not None:
-            self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
             self.records.drop(before, "a later attempt at this round has begun")
         participant = Participant(terms, self._signer, earlier=self.records.earlier(terms))
@@ -182,8 +181,7 @@ class FederationDuty:
             participant.open_shares(self._messages(stored, Stage.SHARES))
         if participant.phase is Phase.OPENED:
             participant.mask(vector)
-            plan = member.config.statistics
-            statistic = None if plan is None else (plan.identifier, member.content_root)
+            statistic = (answered_once(member.config), member.content_root)
             stored = self.records.keep(stored, participant, "masked", statistic=statistic)
         else:
             participant.mask(vector)

@@ -30,6 +30,8 @@
     purposes = ["HMB"]                    # without it the grants on chain decide
     epsilon = 3.0                         # most that trained models may cost a patient, of all federations together, at
     delta = 1e-6                          # this probability of more; without both, each federation's own bound, or none
+    minimum_cell = 10                     # of exact tables and survival counts, in this site's own rows
+    maximum_counts = 3                    # federations that may count one column of one version of the data
 
 A key that is not known is refused: a rule with a mistyped name would be a rule that nobody keeps.
 """
@@ -206,6 +208,8 @@ def _federations(value: Any) -> SitePolicy:
         "collusion_bound": "collusion_bound",
         "maximum_parameters": "parameters",
         "maximum_steps": "steps",
+        "minimum_cell": "cell",
+        "maximum_counts": "counts",
     }
     section = _Section("federations", value, {"protections", "purposes", "epsilon", "delta", *bounds})
     default = SitePolicy()

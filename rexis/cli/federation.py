@@ -154,23 +154,16 @@ def download_model(
         console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
 
 
-def show_result(federation: str, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+def show_result(federation: str, *, plot: Path | None, aggregator: str | None, chain: str | None, as_json: bool) -> None:
     """Print the result of a statistic."""
     from rexis.agent.federation.membership import fetch_result
+    from rexis.cli.statistics import print_result
 
     number = _federation(federation)
     with _session(aggregator) as session:
         config = session.client.federation(number).config
         result = fetch_result(_registry(session, chain), session.client, number, config)
-    document = result.document()
-    if as_json:
-        print_json({"federation": federation, "digest": to_hex(result.digest), "result": document})
-        return
-    console().print(f"{result.count} rows; digest {to_hex(result.digest)}, as it stands on chain.", soft_wrap=True)
-    table = grid("feature", "mean", "sd")
-    for name, mean, sd in zip(config.features.names, document["mean"], document["sd"], strict=True):
-        table.add_row(Text(name), mean, sd)
-    console().print(table)
+    print_result(federation, config, result, plot=plot, as_json=as_json)
 
 
 def _approvals(session: AggregatorSession, found: Federation, rounds: Sequence[RoundRecord]) -> dict[tuple[int, int], dict[str, list[str]]]:
@@ -308,17 +301,17 @@ def _privacy(federation: Federation) -> dict[str, Any] | None:
     """What taking part costs, since members see every round's model; None if nothing bounds it."""
     from rexis.secagg.privacy import declared_epsilon
 
-    plan = federation.config.training
+    plan, privacy = federation.config.training, federation.config.privacy
     whole = declared_epsilon(federation.config, federation.config.rounds)
-    if whole is None or plan is None or plan.privacy is None:
+    if whole is None or privacy is None:
         return None
     patient = "row" if federation.config.features.patient is None else "patient"
     return {
-        "mechanism": plan.privacy.mechanism,
-        "unit": "institution" if plan.privacy.mechanism == "skellam" else patient,
+        "mechanism": privacy.mechanism,
+        "unit": "institution" if plan is not None and privacy.mechanism == "skellam" else patient,
         "epsilon": f"{whole:.4g}",
-        "delta": str(plan.privacy.delta),
-        "standardisation_has_no_bound": plan.standardisation is not None,
+        "delta": str(privacy.delta),
+        "standardisation_has_no_bound": plan is not None and plan.standardisation is not None,
     }
 
 

@@ -12,11 +12,12 @@ from rexis.encoding import canonical_json, domain_tag, sha256
 from rexis.errors import MalformedMessageError
 from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
-from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
 from rexis.protocol.learning_tasks import check_task
-from rexis.protocol.plan_parts import MASKED, MAX_SCORED_ROUNDS, MIN_GROUP, GroupPlan, Protection, ScorePlan
+from rexis.protocol.plan_parts import MASKED, MAX_SCORED_ROUNDS, MIN_GROUP, GroupPlan, PrivacyPlan, Protection, ScorePlan
 from rexis.protocol.secagg_messages import SALT_BYTES
+from rexis.protocol.statistics_plans import MomentsPlan, StatisticsPlan, parse_statistics
 
 VERSION = 1
 Kind = Literal["training", "statistics"]
@@ -102,7 +103,16 @@ class FederationConfig:
     @property
     def length(self) -> int:
         """Entries of a vector before it is masked, or salted."""
-        return 1 + 2 * len(self.features.names) if self.training is None else self.training.length
+        if self.statistics is not None:
+            return self.statistics.length(self.features)
+        return 0 if self.training is None else self.training.length
+
+    @property
+    def privacy(self) -> PrivacyPlan | None:
+        """Differential privacy of the plan; None if it claims none."""
+        if self.training is not None:
+            return self.training.privacy
+        return None if self.statistics is None or isinstance(self.statistics, MomentsPlan) else self.statistics.rule.privacy
 
     @property
     def masked(self) -> bool:
@@ -148,7 +158,7 @@ class FederationConfig:
         if fields["kind"] not in get_args(Kind):
             raise MalformedMessageError(f"federation config: expected the kind training or statistics, got {str(fields['kind'])[:40]!r}")
         training = None if fields["training"] is None else TrainingPlan.parse(fields["training"])
-        statistics = None if fields["statistics"] is None else StatisticsPlan.parse(fields["statistics"])
+        statistics = None if fields["statistics"] is None else parse_statistics(fields["statistics"])
         if (training is None, statistics is None) != (fields["kind"] != "training", fields["kind"] != "statistics"):
             raise MalformedMessageError("federation config: expected a plan of its kind and none of the other")
         members = _members(fields["members"])
@@ -210,8 +220,7 @@ class FederationConfig:
         """How the parts that may be left out go together."""
         if self.protection not in get_args(Protection) or type(self.group_pad) is not bool:
             raise MalformedMessageError(f"expected a protection among {', '.join(get_args(Protection))} and group_pad true or false")
-        private = self.training is not None and self.training.privacy is not None
-        if private != (self.protection == "secagg+dp"):
+        if (self.privacy is not None) != (self.protection == "secagg+dp"):
             raise MalformedMessageError("expected the protection secagg+dp with a plan for privacy, and only with it")
         if self.protection == "ee" and self.collusion_bound > 0:
             raise MalformedMessageError(
@@ -270,6 +279,8 @@ class FederationConfig:
 
     def _check_privacy(self) -> None:
         """What would leave a site beside its noisy update, or with less noise than is accounted for."""
+        if self.statistics is not None:
+            self._check_counts(self.statistics)
         plan = self.training
         if plan is None or plan.privacy is None:
             return
@@ -307,6 +318,18 @@ class FederationConfig:
         found = [reason for reason, is_so in clashes.items() if is_so]
         if found:
             raise MalformedMessageError(f"protection ee does not go with {'; '.join(found)}")
+
+    def _check_counts(self, plan: StatisticsPlan) -> None:
+        """What would make a count say more of a patient than its rule allows."""
+        if isinstance(plan, MomentsPlan):
+            return
+        if self.features.patient is not None:
+            raise MalformedMessageError("counts are of rows, each of which is one patient: expected features without patient")
+        if plan.rule.privacy is not None and not 1 <= self.collusion_bound < self.min_survivors:
+            raise MalformedMessageError(
+                "noise in counts: expected a collusion_bound of at least 1, for a member knows its own noise, and below min_survivors, for "
+                "else nobody's noise would be left"
+            )
 
     def _unbuilt(self) -> dict[str, bool]:
         plan, witnessed = self.training, len(self.aggregators) > 1

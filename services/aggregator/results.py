@@ -18,10 +18,11 @@ from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import MeanUpdate, decode_moments, sums_record
+from rexis.secagg.payloads import MeanUpdate, sums_record
 from rexis.secagg.plain_coordinator import AnyCoordinator, PlainCoordinator
 from rexis.secagg.robust import GroupMean
 from rexis.secagg.server_steps import server_step
+from rexis.secagg.statistics import decode_statistic
 from services.aggregator import attempts, global_models, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
@@ -126,8 +127,8 @@ def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]
     plan = opening.config.training
     if plan is None or opening.base is None:
         (total,) = totals
-        moments = decode_moments(opening.config, total)
-        return Outcome(aggregate, moments.digest, None, None, b"", canonical_json(moments.document()))
+        result = decode_statistic(opening.config, total)
+        return Outcome(aggregate, result.digest, None, None, b"", canonical_json(result.document()))
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
     step = server_step(opening.config, base, state, totals)
     file = global_models.written(step.tensors, plan.model)

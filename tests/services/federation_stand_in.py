@@ -44,10 +44,11 @@ from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments, sums_record
+from rexis.secagg.payloads import sums_record
 from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
+from rexis.secagg.statistics import Moments, decode_statistic
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.local import LocalSteps, clip_update, train_local
@@ -273,7 +274,7 @@ class StandIn:
         kept.groups = totals
         metrics: dict[str, Any] | None = None
         if kept.config.training is None:
-            result = decode_moments(kept.config, totals[0])
+            result = decode_statistic(kept.config, totals[0])
             kept.result, model = canonical_json(result.document()), result.digest
         else:
             base = read_model(kept.config.training, kept.content, kept.model)

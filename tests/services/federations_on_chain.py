@@ -33,7 +33,8 @@ from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg import Participant
 from rexis.secagg.history import AttemptRecord
-from rexis.secagg.payloads import Holdout, encode_moments, encode_update, vector_record
+from rexis.secagg.payloads import Holdout, encode_update, vector_record
+from rexis.secagg.statistics.moments import encode_moments
 from rexis.secagg.survivors import FixedSurvivors
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds

@@ -15,8 +15,9 @@ from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.encoding import canonical_json, parse_canonical_json, sha256
 from rexis.errors import ServiceError
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.secagg.payloads import Moments, vector_record
+from rexis.secagg.payloads import vector_record
 from rexis.secagg.server_steps import initial_state, server_step
+from rexis.secagg.statistics import Moments
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.services.conftest import new_postgres_database
 from tests.services.federations_on_chain import (

@@ -17,7 +17,8 @@ from rexis.models.targets import Above
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import SLACK_S, Deadlines, Manifest
-from rexis.secagg.payloads import Moments, decode_moments, decode_update, encode_moments, encode_update
+from rexis.secagg.payloads import decode_update, encode_update
+from rexis.secagg.statistics.moments import Moments, decode_moments, encode_moments
 
 MEMBERS = [checksum_address(f"0x{number:040x}") for number in (17, 34, 51, 68)]
 FEATURES: dict[str, Any] = {

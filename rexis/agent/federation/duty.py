@@ -13,6 +13,7 @@ from time import monotonic, time
 
 from rexis.agent.duty import Event, OnStep, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, graph_seed, round_terms
+from rexis.agent.federation.asked_statistics import answered_once
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
@@ -149,8 +150,6 @@ class FederationDuty:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self.rounds.check(member, manifest, self._holding(member).table)
         check_round(self.records, self.registry, member, manifest, self.policy)
-        if member.config.statistics is not None:
-            self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
             self.records.drop(before, "a later attempt at this round has begun")
         earlier, since = self.records.earlier(terms), self.registry.block_number()
@@ -203,8 +202,7 @@ class FederationDuty:
             participant.open_shares(self._messages(stored, Stage.SHARES))
         if participant.phase is Phase.OPENED:
             participant.mask(vector)
-            plan = member.config.statistics
-            statistic = None if plan is None else (plan.identifier, member.content_root)
+            statistic = (answered_once(member.config), member.content_root)
             stored = self.records.keep(stored, participant, "masked", statistic=statistic)
         else:
             participant.mask(vector)

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from rexis.disclosure.gate import CellRules
 from rexis.errors import PolicyError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.plan_parts import MASKED, Protection
+from rexis.protocol.statistics_plans import MomentsPlan
 from rexis.secagg.groups import group_thresholds
 
 MINIMUM_EXAMPLES = 10
@@ -42,7 +44,9 @@ class SitePolicy:
         examples: fewest rows of its own; a sum over fewer says too much about each.
         parameters, steps: most that it computes for a round.
         privacy: most that trained models may cost its patients, of all federations together; a federation that trains without a bound is
-            refused then. None leaves that to each plan. Sums of statistics have no noise and are not counted.
+            refused then. None leaves that to each plan. Exact sums of statistics have no noise and are not counted.
+        cell: fewest rows of its own, beside none, in a cell that is counted exactly.
+        counts: most federations that count a column of one version of its data, exactly or, without `privacy`, with noise.
     """
 
     members: int = 3
@@ -54,6 +58,8 @@ class SitePolicy:
     parameters: int = 50_000_000
     steps: int = 100_000
     privacy: PrivacyCap | None = None
+    cell: int = CellRules.min_cell_size
+    counts: int = 3
 
     def check(self, config: FederationConfig) -> None:
         """Check a federation.
@@ -81,6 +87,12 @@ class SitePolicy:
         ):
             if asked > most:
                 raise PolicyError(f"rule of this site on {rule}: expected at most {most}, the federation has {asked}")
+        statistic = config.statistics
+        cell = None if statistic is None or isinstance(statistic, MomentsPlan) else statistic.rule.minimum_cell
+        if cell is not None and cell < self.cell:
+            raise PolicyError(
+                f"rule of this site on cells: expected counts of cells of at least {self.cell} rows, the federation counts from {cell}"
+            )
         if self.privacy is not None and plan is not None and plan.privacy is None:
             raise PolicyError(
                 f"rule of this site on privacy: expected training with epsilon of at most {self.privacy.epsilon:g} at delta "

@@ -90,9 +90,15 @@ def federation_model(
 
 
 @app.command("result")
-def federation_result(federation: FederationId, aggregator: Aggregator = None, chain: Chain = None, as_json: AsJson = False) -> None:
-    """Show the result of a statistic; its digest is compared with the chain."""
+def federation_result(
+    federation: FederationId,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw survival curves to this file (SVG).", dir_okay=False)] = None,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the result of a statistic and what follows from it; its digest is compared with the chain."""
     with failures(as_json):
         from rexis.cli.federation import show_result
 
-        show_result(federation, aggregator=aggregator, chain=chain, as_json=as_json)
+        show_result(federation, plot=plot, aggregator=aggregator, chain=chain, as_json=as_json)

@@ -29,6 +29,7 @@
     purposes = ["HMB"]                    # without it the grants on chain decide
     epsilon = 3.0                         # most that trained models may cost a patient, of all federations together, at
     delta = 1e-6                          # this probability of more; without both, each federation's own bound, or none
+    chain_away_stages = 3                 # stages without a new block after which the chain counts as away; 0: it is always waited for
 
 A key that is not known is refused: a rule with a mistyped name would be a rule that nobody keeps.
 """
@@ -204,7 +205,7 @@ def _federations(value: Any) -> SitePolicy:
         "maximum_parameters": "parameters",
         "maximum_steps": "steps",
     }
-    section = _Section("federations", value, {"purposes", "epsilon", "delta", *bounds})
+    section = _Section("federations", value, {"purposes", "epsilon", "delta", "chain_away_stages", *bounds})
     default = SitePolicy()
     given = {field: section.integer(key, getattr(default, field), 1, 1 << 40) for key, field in bounds.items()}
     purposes = section.texts("purposes", 16)
@@ -212,7 +213,9 @@ def _federations(value: Any) -> SitePolicy:
     if "epsilon" in value or "delta" in value:
         total, delta = (section.value(name, int | float, 0) for name in ("epsilon", "delta"))
         cap = PrivacyCap(float(total), float(delta))
-    return SitePolicy(**given, purposes=frozenset(permission(name).number for name in purposes) or None, privacy=cap)
+    stages = section.integer("chain_away_stages", default.chain_away_stages, 0, 1000)
+    numbers = frozenset(permission(name).number for name in purposes) or None
+    return SitePolicy(**given, purposes=numbers, privacy=cap, chain_away_stages=stages)
 
 
 class _Section:

@@ -4,7 +4,6 @@
 or one that was killed in between, take each step once.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import delete, select
@@ -16,13 +15,12 @@ from rexis.protocol.approvals import Statement
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.secagg_messages import Stage
-from services.aggregator import approvals, attempts
-from services.aggregator.attempts import Phase
+from services.aggregator import approvals, attempts, consents
+from services.aggregator.attempts import Phase, Step
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
 from services.foundation.outbox.transactions import ChainIntent
 
-Step = Callable[[], None]
 MAX_OPENINGS = 3
 # The chain's clock may be behind ours: a call that came too early is tried again, each time after a longer pause.
 LONGEST_PAUSE_S = 30.0
@@ -42,6 +40,10 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
             return _sending(session, calls, federation, attempt, instant)
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
+        case Phase.SURVIVORS:
+            return consents.collecting(session, calls, federation, attempt, chain, instant)
+        case Phase.RECORDING:
+            return _recording(session, calls, federation, attempt, chain, instant)
         case Phase.FINALISING:
             return _finalising(session, calls, federation, attempt, chain, instant)
         case _:
@@ -49,15 +51,19 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
 
 
 def is_answered(session: Session, federation: Federation, attempt: Attempt, instant: datetime) -> bool:
-    """Whether the sum can be opened: every survivor gave its shares, or the time for it is over."""
+    """Whether the sum can be opened: everybody who was asked for shares gave them, or the time for it is over."""
     chain = attempts.onchain(session, attempt)
-    # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
-    if attempt.stage != Phase.UNMASK or attempt.survivors is None or chain is None or chain.survivors_hash is None:
+    if attempt.stage != Phase.UNMASK or attempt.survivors is None:
         return False
+    fixed = chain is not None and chain.survivors_hash is not None
+    # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
+    if not fixed and not consents.suffice(session, federation, attempt):
+        return False
+    awaited = set(attempt.survivors) if fixed else attempts.senders(session, attempt, Stage.SURVIVORS)
     # A stage that began late, because the chain was slow, is not shorter for it.
     seconds = FederationConfig.parse(federation.config).stage_s
     deadline = max(Manifest.parse(attempt.manifest).deadlines.unmask, int(attempt.stage_since.timestamp()) + seconds)
-    return _senders(session, attempt, Stage.UNMASK) >= set(attempt.survivors) or attempts.is_over(deadline, instant)
+    return attempts.senders(session, attempt, Stage.UNMASK) >= awaited or attempts.is_over(deadline, instant)
 
 
 def committed(session: Session, attempt: Attempt) -> set[str]:
@@ -92,10 +98,10 @@ def _opening(session: Session, calls: Calls, federation: Federation, attempt: At
 
 def _sending(session: Session, calls: Calls, federation: Federation, attempt: Attempt, instant: datetime) -> Step | None:
     stage = Stage(attempt.stage)
-    sent = _senders(session, attempt, stage)
+    sent = attempts.senders(session, attempt, stage)
     if stage is Stage.MASKED:
         sent &= committed(session, attempt)
-    due = _senders(session, attempt, _BEFORE[stage]) if stage in _BEFORE else {member.address for member in federation.members}
+    due = attempts.senders(session, attempt, _BEFORE[stage]) if stage in _BEFORE else {member.address for member in federation.members}
     deadline = getattr(Manifest.parse(attempt.manifest).deadlines, stage.value)
     if due - sent and not attempts.is_over(deadline, instant):
         return None
@@ -153,11 +159,25 @@ def _fixing(
         return _approving(session, calls, federation, attempt, chain, approvals.survivors_statement(attempt), promise, given_up=given_up)
     failure = failure_of(session, attempt, "fixSurvivors")
     if failure is None:
-        return None
-    if (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(due.abandon, instant):
+        return consents.standing_in(calls, federation, attempt, instant)
+    if _came_too_early(failure, attempt, instant):
         return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
     reason = f"the survivors could not be fixed on chain: {detail_of(failure)}"
     return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+
+
+def _recording(
+    session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime
+) -> Step | None:
+    failure = failure_of(session, attempt, "fixSurvivors")
+    if failure is not None and _came_too_early(failure, attempt, instant):
+        return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
+    return consents.recording(session, attempt, chain)
+
+
+def _came_too_early(failure: ChainIntent, attempt: Attempt, instant: datetime) -> bool:
+    abandon = Manifest.parse(attempt.manifest).deadlines.abandon
+    return (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(abandon, instant)
 
 
 def _fix(session: Session, calls: Calls, federation: Federation, attempt: Attempt) -> None:
@@ -233,8 +253,3 @@ def _finalising(
         return None
     reason = f"the result could not be recorded on chain: {detail_of(failure)}"
     return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
-
-
-def _senders(session: Session, attempt: Attempt, stage: Stage) -> set[str]:
-    query = select(RoundMessage.sender).where(*attempts.rows_of(attempt), RoundMessage.stage == stage.value)
-    return set(session.scalars(query))

@@ -38,6 +38,8 @@ class SitePolicy:
         parameters, steps: most that it computes for a round.
         privacy: most that trained models may cost its patients, of all federations together; a federation that trains without a bound is
             refused then. None leaves that to each plan. Sums of statistics have no noise and are not counted.
+        chain_away_stages: stages without a new block after which this site's node counts as away, so that signatures of participants stand
+            in for the survivors that the chain would fix; 0: the chain is always waited for.
     """
 
     members: int = 3
@@ -48,6 +50,7 @@ class SitePolicy:
     parameters: int = 50_000_000
     steps: int = 100_000
     privacy: PrivacyCap | None = None
+    chain_away_stages: int = 3
 
     def check(self, config: FederationConfig) -> None:
         """Check a federation.

@@ -26,7 +26,7 @@ from rexis.protocol.plan_parts import GroupPlan
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg import Coordinator
 from rexis.secagg.consents import may_stand_in
-from tests.services.chain_process import Hook, Proxy
+from tests.services.chain_process import Outage, Proxy
 from tests.services.federation_stand_in import CHAIN_ID, Hospital, StandIn, config_of, play
 from tests.services.federations_on_chain import wait_until
 
@@ -35,21 +35,11 @@ STAGE_S = 20
 AWAY_S = STAGE_S / 10
 
 
-class Cut(dict[str, Hook]):
-    """Hooks of a proxy under every name: the node does not answer."""
-
-    def get(self, *_: object) -> Hook:
-        return self._refuse
-
-    def _refuse(self) -> None:
-        raise ConnectionAbortedError
-
-
 class Node(Proxy):
     """A hospital's own node, which can be away."""
 
     def leave(self) -> None:
-        self.before = Cut()
+        self.before = Outage()
 
     def come_back(self) -> None:
         self.before = {}

@@ -23,7 +23,7 @@ from rexis.secagg.plain_coordinator import AnyCoordinator, PlainCoordinator
 from rexis.secagg.robust import GroupMean
 from rexis.secagg.server_steps import server_step
 from rexis.secagg.statistics import decode_statistic
-from services.aggregator import attempts, global_models, plain_attempts
+from services.aggregator import attempts, consents, global_models, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
 from services.aggregator.models import Attempt, Federation, GlobalModel
@@ -146,9 +146,12 @@ def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]
 
 def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
     chain = attempts.onchain(session, attempt)
-    if chain is None or chain.survivors_hash is None:
+    if chain is not None and chain.survivors_hash is not None:
+        attempts.enter(attempt, Phase.FINALISING)
+    elif consents.suffice(session, federation, attempt):
+        attempts.enter(attempt, Phase.RECORDING, tries=attempt.tries)
+    else:
         return  # the chain was reorganised meanwhile: the sum is opened again when it stands there again
-    attempts.enter(attempt, Phase.FINALISING)
     attempt.aggregate, attempt.model, attempt.metrics = to_hex(outcome.aggregate), to_hex(outcome.model), outcome.metrics
     federation.result = outcome.document
     if outcome.file is not None:

@@ -35,6 +35,7 @@ from rexis.client.connection import Answer
 from rexis.encoding import canonical_json, from_hex, sha256, to_hex
 from rexis.errors import ServiceError
 from rexis.models.builders import build
+from rexis.protocol.approvals import Approval
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import NO_METRICS, RoundResult, Survivors, accumulate, approvals
@@ -43,6 +44,7 @@ from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
+from rexis.secagg.coordinator import Phase
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import sums_record
 from rexis.secagg.plain_coordinator import PlainCoordinator
@@ -136,7 +138,10 @@ class GroupKeyRecords:
 
 
 class StandIn:
-    """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes."""
+    """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes.
+
+    With `says_away` it says that the chain is away, whether or not it is: it asks for consents, and fixes nothing before `record`.
+    """
 
     def __init__(self, chain: Chain, folder: Path) -> None:
         self.folder = folder
@@ -146,6 +151,9 @@ class StandIn:
         self.group_keys: dict[bytes, GroupKeyRecords] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
+        self.says_away = False
+        # What is answered to a path with this ending, whatever would be.
+        self.shown: dict[str, Any] = {}
 
     def now(self) -> int:
         """The chain's time, which tests move."""
@@ -231,7 +239,12 @@ class StandIn:
             attempt.stage = "masked"
         elif attempt.stage == "masked":
             coordinator.close_masked()
-            self._fix(kept, attempt)
+            attempt.stage = "survivors"
+            if not self.says_away:
+                self._fix(kept, attempt)
+                attempt.stage = "unmask"
+        elif attempt.stage == "survivors":
+            coordinator.close_survivors()
             attempt.stage = "unmask"
         else:
             self._finalise(kept, attempt)
@@ -245,14 +258,23 @@ class StandIn:
         send(self.chain, AGGREGATOR, "FederationRegistry", "abandon", federation, manifest.round, manifest.attempt)
         kept.attempt = None
 
+    def record(self, federation: bytes) -> None:
+        """Have survivors fixed whose sum was opened by consents."""
+        kept = self.kept[federation]
+        assert kept.attempt is not None
+        self._fix(kept, kept.attempt)
+
+    def _approval(self, attempt: Attempt) -> Approval:
+        manifest, fixed = attempt.manifest, attempt.coordinator.survivors.fixed
+        signed = Survivors(manifest.federation, manifest.round, manifest.attempt, fixed.survivors, fixed.masked)
+        return Approval(signed, AGGREGATOR.address, AGGREGATOR.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry)))
+
     def _fix(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
         addresses = coordinator.terms.addresses(coordinator.survivors.positions)
         if len(addresses) < len(kept.config.roster):
             self.pass_time(manifest.deadlines.masked - self.now() + 1)
-        fixed = coordinator.survivors.fixed
-        signed = Survivors(manifest.federation, manifest.round, manifest.attempt, fixed.survivors, fixed.masked)
-        signature = AGGREGATOR.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry))
+        fixed, signature = coordinator.survivors.fixed, self._approval(attempt).signature
         survivors = {
             "federation": manifest.federation,
             "round": manifest.round,
@@ -261,7 +283,8 @@ class StandIn:
             "survivors": addresses,
         }
         send(self.chain, AGGREGATOR, "FederationRegistry", "fixSurvivors", survivors, approvals({AGGREGATOR.address: signature}))
-        coordinator.close_survivors(fixed=fixed)
+        if coordinator.phase is Phase.SURVIVORS:
+            coordinator.close_survivors(fixed=fixed)
 
     def _finalise(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
@@ -304,6 +327,9 @@ class StandIn:
 
     def answer(self, caller: str, method: str, path: str, content: bytes | None) -> Any:
         """JSON or bytes of one call, lies and all."""
+        for ending, shown in self.shown.items():
+            if method == "GET" and path.endswith(ending):
+                return shown
         value = self._answer(caller, method, path.removeprefix("/v1/").split("/"), content)
         for ending, lie in self.lies.items():
             if path.endswith(ending):
@@ -335,6 +361,8 @@ class StandIn:
             return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
         assert kept.attempt is not None, parts
+        if parts[6:] == ["approvals"]:
+            return {"items": [self._approval(kept.attempt).document()]}
         stage = Stage(parts[7])
         if method == "GET":
             return {"messages": [json.loads(message.to_bytes()) for message in kept.attempt.coordinator.messages(stage)]}

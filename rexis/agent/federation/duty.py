@@ -14,6 +14,7 @@ from time import monotonic, time
 from rexis.agent.duty import Event, OnStep, Report
 from rexis.agent.federation.admission import admit, check_grant, check_manifest, graph_seed, round_terms
 from rexis.agent.federation.asked_statistics import answered_once
+from rexis.agent.federation.consents import Consents
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
@@ -90,6 +91,7 @@ class FederationDuty:
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
+        self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
         load_training()
@@ -105,12 +107,19 @@ class FederationDuty:
             ServiceError: the aggregator refuses to say what is due.
         """
         items = self._aggregator.work()
+        unanswered: UnavailableError | None = None
         for item in items:
-            self._attend(item)
+            try:
+                self._attend(item)
+            except UnavailableError as error:
+                # What waits for the chain keeps nothing waiting that can do without.
+                unanswered = error
         running = {(item.federation, item.round, item.attempt) for item in items}
         if monotonic() - self._settled_at >= SETTLE_S:
             self._settle(running)
             self._settled_at = monotonic()
+        if unanswered is not None:
+            raise unanswered
         return any(self._membership(item.federation) is not None for item in items)
 
     def _attend(self, item: WorkItem) -> None:
@@ -125,15 +134,11 @@ class FederationDuty:
         # An attempt that was not joined at its beginning is none of ours, one that was given up is never taken up again.
         if (stored is None and not (stage is first and item.due)) or (stored is not None and not stored.is_open):
             return
-        seen = self.registry.federation(item.federation)
-        # This site's node may be behind, or the aggregator.
-        if (seen.round, seen.attempt) != (item.round, item.attempt) or seen.status is not STATUSES.get(stage):
-            return
         try:
-            if stored is None:
-                self._begin(member, manifest, seen)
+            if stored is not None and item.due and stage in (Stage.SURVIVORS, Stage.UNMASK):
+                self._open(member, stored, item)
             else:
-                self._go_on(member, stored, item, seen)
+                self._with_chain(member, stored, item)
         except UnavailableError:
             raise
         except ServiceError as error:
@@ -145,6 +150,33 @@ class FederationDuty:
             self._give_up(manifest, str(error))
         except ValueError:
             self._give_up(manifest, "the numbers of the federation contradict each other")
+
+    def _with_chain(self, member: Membership, stored: StoredAttempt | None, item: WorkItem) -> None:
+        seen = self.registry.federation(item.federation)
+        # This site's node may be behind, or the aggregator.
+        if (seen.round, seen.attempt) != (item.round, item.attempt) or seen.status is not STATUSES.get(Stage(item.stage)):
+            return
+        if stored is None:
+            self._begin(member, item.manifest, seen)
+        else:
+            self._go_on(member, stored, item, seen)
+
+    def _open(self, member: Membership, stored: StoredAttempt, item: WorkItem) -> None:
+        """Stages survivors and unmask: what the chain has fixed decides; while it is away, what participants signed."""
+        stage = Stage(item.stage)
+        try:
+            seen = self.registry.federation(item.federation)
+        except UnavailableError:
+            if not self._consents.attend(member, stored, stage):
+                raise
+            return
+        if (seen.round, seen.attempt) != (item.round, item.attempt):
+            return
+        if stage is Stage.UNMASK and seen.status is Status.FIXED:
+            self._go_on(member, stored, item, seen)
+        elif seen.status is Status.OPEN:
+            # A node that still answers may have been without a new block for long.
+            self._consents.attend(member, stored, stage)
 
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)

@@ -47,6 +47,8 @@ class SitePolicy:
             refused then. None leaves that to each plan. Exact sums of statistics have no noise and are not counted.
         cell: fewest rows of its own, beside none, in a cell that is counted exactly.
         counts: most federations that count a column of one version of its data, exactly or, without `privacy`, with noise.
+        chain_away_stages: stages without a new block after which this site's node counts as away, so that signatures of participants stand
+            in for the survivors that the chain would fix; 0: the chain is always waited for.
     """
 
     members: int = 3
@@ -60,6 +62,7 @@ class SitePolicy:
     privacy: PrivacyCap | None = None
     cell: int = CellRules.min_cell_size
     counts: int = 3
+    chain_away_stages: int = 3
 
     def check(self, config: FederationConfig) -> None:
         """Check a federation.

@@ -8,7 +8,7 @@ import pytest
 
 from rexis.errors import BelowThresholdError, EquivocationError, MalformedMessageError, UnexpectedMessageError
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.secagg import Participant
+from rexis.secagg import Coordinator, Participant
 from rexis.secagg.accumulator import MaskedSum
 from rexis.secagg.history import AttemptRecord, Outcome
 from rexis.secagg.plain_coordinator import PlainCoordinator
@@ -96,6 +96,8 @@ def test_nothing_of_an_attempt_with_masks_is_ever_sent_without_them_and_the_othe
         Participant(plain, Signer(1), earlier=())
     with pytest.raises(ValueError, match="expected terms of an attempt without masks"):
         PlainCoordinator(masked)
+    with pytest.raises(ValueError, match="expected terms of an attempt with masks"):
+        Coordinator(plain)
     started = Participant(masked, Signer(1), earlier=())
     with pytest.raises(MalformedMessageError):
         PlainParticipant.restore(plain, Signer(1), started.state())

@@ -9,6 +9,9 @@ The aggregator learns the sum of at least `min_survivors` updates and nothing ab
     survivors  participant.consent(masked)          …                       coordinator.close_survivors()
     unmask     participant.unmask(consents)         …                       coordinator.unmask(masked_sums)
 
+An attempt of a federation whose protection is `none` or `ee` has no masks, and of these stages only masked, with a plain vector: its two
+sides are `plain_participant.PlainParticipant` and `plain_coordinator.PlainCoordinator`. Neither kind takes the terms of the other.
+
 Whoever holds a state machine stores its `state()` before anything it made is sent, and goes on from `restore(…)` after a crash.
 """
 

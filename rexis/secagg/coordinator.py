@@ -54,9 +54,14 @@ class Coordinator:
 
     Args:
         terms: as every participant reads them from the chain.
+
+    Raises:
+        ValueError: terms of an attempt without masks.
     """
 
     def __init__(self, terms: RoundTerms) -> None:
+        if not terms.masked:
+            raise ValueError("expected terms of an attempt with masks, got one without: it has a PlainCoordinator")
         self.terms = terms
         self._phase = Phase.KEYS
         self._reason = ""

@@ -1,4 +1,4 @@
-"""Attempts without masks: their state machine from the stored messages, and the step that closes their one stage of sending."""
+"""The state machine of an attempt from its stored messages, with masks or without."""
 
 from sqlalchemy.orm import Session
 

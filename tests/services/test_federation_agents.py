@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rexis.agent.federation.contribution import read_model
+from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.founding import FederationPlan
+from rexis.agent.federation.group_keys import GroupKeys
+from rexis.agent.federation.keyed_updates import opened_model
 from rexis.agent.federation.membership import fetch_model, fetch_result
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteStates
+from rexis.agent.journal import Journal
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
@@ -31,6 +35,7 @@ from rexis.cli.home import Profile, journal_path, write_private, write_profile
 from rexis.client.aggregator import AggregatorClient
 from rexis.encoding import from_hex, sha256, to_hex
 from rexis.errors import PolicyError, ServiceError, UnavailableError
+from rexis.protocol.batch import digest_file, read_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.privacy import declared_epsilon, declared_micro
 from services.foundation.settings import ServiceSettings
@@ -211,6 +216,47 @@ def test_rounds_without_masks_at_the_real_aggregator_and_nothing_of_them_stays_t
         assert np.abs(_flat(read_model(agreed.training, models[each.model], each.model)) - expected).max() < 1e-7
     # Vectors without masks go with their attempt, as masked ones do.
     wait_until(lambda: masked_uploads(network.settings) == [])
+    for hospital in network.hospitals:
+        hospital.policy = SitePolicy()
+        hospital.restart()
+
+
+def test_a_round_under_the_members_key_whose_model_only_they_and_the_founder_open(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = config_of(network.hospitals, "training", name="keyed", rounds=1, stage_s=LONG_STAGE_S, protection="ee", collusion_bound=0)
+    federation = network.found(config)
+    agreed = network.founder.federation(federation).config
+    for hospital in network.hospitals:
+        hospital.policy = SitePolicy(protections=frozenset({"ee"}))
+        hospital.restart()
+        hospital.join(federation)
+    registry = Registry(network.hospitals[0].chain)
+    with Journal.open(tmp_path / "founder.sqlite", PASSPHRASE, work_factor=2) as journal:
+        lines = [(each.journal, each.signer, each.line) for each in network.hospitals]
+        keys = [GroupKeys(*party, registry, line) for *party, line in [(journal, FOUNDER, network.founder.connection), *lines]]
+        wait_until(lambda: None not in [each.agree(federation, agreed) for each in keys])
+        shown = network.run(federation)
+        (only,) = network.founder.rounds(federation)
+        assert only.model is not None
+        plan = agreed.training
+        assert plan is not None
+        first, last = (opened_model(journal, federation, plan, shown[record], record) for record in (only.base_model, only.model))
+    record = digest_file(BytesIO(first), model_file_spec(plan), len(first)).record
+    updates = [plain_update(hospital, agreed, record, first) for hospital in network.hospitals]
+    expected = sum(weight * delta for delta, weight in updates) / sum(weight for _, weight in updates)
+    moved = [_flat(read_file(BytesIO(content), model_file_spec(plan), len(content))) for content in (first, last)]
+    assert np.abs(moved[1] - moved[0] - expected).max() < 1e-6
+    kept_there = _flat(read_model(plan, shown[only.model], only.model))
+    assert not _flat(read_model(plan, shown[only.base_model], only.base_model)).any()
+    assert np.abs(kept_there - expected).max() > 1e-3
+    assert np.linalg.norm(kept_there) == pytest.approx(np.linalg.norm(expected), rel=1e-4)
+    # What a member's command writes is the members' model.
+    network.hospitals[0].stop()
+    output = tmp_path / "model.safetensors"
+    command(network, monkeypatch, network.homes[0], HOSPITALS[0], "model", to_hex(federation), "--output", str(output))
+    assert output.read_bytes() == last
+    network.hospitals[0].start()
     for hospital in network.hospitals:
         hospital.policy = SitePolicy()
         hospital.restart()

@@ -8,6 +8,7 @@ import pytest
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.site_states import SiteStates
 from rexis.encoding import to_hex
 from rexis.errors import (
     BelowThresholdError,
@@ -70,6 +71,32 @@ def test_rounds_without_masks_are_federated_averaging_with_whoever_uploads(stand
     told = [event.detail for event in willing[0].events if event.what == "takes part"]
     assert [(detail["round"], detail["protection"], detail["privacy"]) for detail in told] == [(n, "none", "no bound") for n in (1, 2)]
     assert told[0]["protection_means"] == "the aggregator sees the update of every single institution"
+
+
+def test_what_a_plan_may_have_beside_it_works_without_masks_too(stand_in: StandIn, willing: list[Hospital]) -> None:
+    network = {"version": 1, "family": "mlp", "config": {"inputs": 2, "hidden": [3], "outputs": 1, "activation": "tanh"}}
+    parts = {
+        "model": network,
+        "strategy": {"name": "scaffold", "learning_rate": "1"},
+        "personal": ["2."],
+        "stopping": {"holdout": "0.1", "patience": 9, "improvement": "0"},
+    }
+    federation = joined(stand_in, willing, **parts)
+    kept = stand_in.kept[federation]
+    for absent in ({"masked": [1]}, {}):
+        stand_in.open_round(federation)
+        play(stand_in, federation, willing, absent=absent)
+    first, last = (decode_update(kept.config, total) for total in kept.sums)
+    assert first.variates is not None
+    assert first.holdout_weight is not None
+    assert last.weight > first.weight
+    plan = kept.config.training
+    assert plan is not None
+    # Who was away in the first round has the founder's last layer still, and went on from zero.
+    states = [SiteStates(hospital.journal).undecided(federation) for hospital in willing]
+    assert states == [[2]] * 4
+    assert SiteStates(willing[1].journal).current(federation, plan) is None
+    assert SiteStates(willing[0].journal).current(federation, plan) is not None
 
 
 def test_a_site_takes_part_only_if_its_policy_names_it(stand_in: StandIn, hospitals: list[Hospital]) -> None:

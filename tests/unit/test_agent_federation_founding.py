@@ -116,9 +116,25 @@ def test_the_first_model_is_a_function_of_its_seed_and_its_record_is_that_of_the
     assert not any(np.any(tensor) for tensor in read_model(zeros.config.training, zeros.initial, zeros.model).values())
 
 
+def test_without_masks_no_neighbours_and_no_colluders_are_planned_for_and_under_a_key_the_record_begins_with_zeros(tmp_path: Path) -> None:
+    members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 71)]
+    plain = read(tmp_path, {**SPEC, "members": members, "protection": "none", "initial": {"seed": 5}}).config
+    assert (plain.degree, plain.collusion_bound, plain.min_survivors) == (None, 0, 36)
+    keyed = [read(tmp_path, {**SPEC, "name": name, "protection": "ee"}) for name in ("one", "another")]
+    assert [plan.config.collusion_bound for plan in keyed] == [0, 0]
+    assert keyed[0].model == keyed[1].model
+    assert keyed[0].config.training is not None
+    assert not any(np.any(tensor) for tensor in read_model(keyed[0].config.training, keyed[0].initial, keyed[0].model).values())
+    # What members train from is another model in each, for the rule that nobody trains twice on one.
+    assert len({plan.config.trained_base(bytes([n]) * 32, plan.model) for n, plan in enumerate(keyed)} | {keyed[0].model}) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
+        ({"protection": "ee", "initial": {"seed": 3}}, MalformedMessageError, "members draw the first model"),
+        ({"protection": "ee", "collusion_bound": 1}, MalformedMessageError, "reads every update"),
+        ({"protection": "none", "degree": 2}, MalformedMessageError, "without group_pad, degree"),
         ({"initial": "zeros", "training": {**SPEC["training"], "model": NETWORK}}, UnexpectedMessageError, "does not learn"),
         ({"initial": {"seed": -1}}, MalformedMessageError, "initial"),
         ({"members": SPEC["members"][:2]}, BelowThresholdError, "participants"),

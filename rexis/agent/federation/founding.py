@@ -2,9 +2,9 @@
 
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
 founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above
-half), collusion_bound (1), threshold and min_survivors (the least that are safe), batch_size, proximal and standardisation, and the
-protection secagg+dp of a plan with privacy. Numbers may be written as numbers; `features` may name a file beside this one. A training plan
-may have parts that change how it runs:
+half), collusion_bound (1; 0 without masks), threshold and min_survivors (the least that are safe), batch_size, proximal and
+standardisation, and the protection secagg+dp of a plan with privacy. Numbers may be written as numbers; `features` may name a file beside
+this one. A training plan may have parts that change how it runs:
 
     optimizer: adam
     strategy: {name: fedadam, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 0.001}
@@ -186,8 +186,10 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(members, list) and all(isinstance(member, Mapping) and "address" in member for member in members):
         listed = [{**member, "address": _hex_text(member["address"], ADDRESS_BYTES)} for member in members]
         document["members"] = sorted(listed, key=lambda member: str(member["address"]).lower())
-    filled = {"version": 1, "founder": founder, "aggregators": [aggregator], "collusion_bound": 1, "training": None, "statistics": None}
+    filled = {"version": 1, "founder": founder, "aggregators": [aggregator], "training": None, "statistics": None}
     filled |= document
+    masked = filled.get("protection", "secagg") not in ("none", "ee")
+    filled.setdefault("collusion_bound", 1 if masked else 0)
     if isinstance(filled.get("purpose"), str):
         filled["purpose"] = permission(filled["purpose"]).number
     aggregators = filled["aggregators"]
@@ -197,7 +199,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])
         filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
-    if len(listed) > COMPLETE_UP_TO and filled.get("groups") is None and type(filled["collusion_bound"]) is int:
+    is_sparse = masked and filled.get("groups") is None and len(listed) > COMPLETE_UP_TO
+    if is_sparse and type(filled["collusion_bound"]) is int:
         filled.setdefault("degree", smallest_degree(len(listed), filled["collusion_bound"], len(listed) // EXPECTED_DROPOUTS))
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:

@@ -56,7 +56,7 @@ class LocalRounds:
         self.final.check_goes_on(member.federation, member.config, manifest.round)
 
     def compute(self, member: Membership, manifest: Manifest, table: Table) -> RingVector:
-        """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
+        """The round's vector, stored with the state that it leaves here, [length].
 
         The first one that was stored counts: with noise in it, that of another process is another vector.
 

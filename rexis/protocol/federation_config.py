@@ -290,6 +290,7 @@ class FederationConfig:
             "stopping, whose losses have no noise": plan.stopping is not None,
             "personal tensors, which are not built for it": bool(plan.personal),
             "an optimizer other than sgd, which is not built for it": plan.optimizer != "sgd",
+            "ring_bits 16, which has no room for noise (skellam)": skellam and plan.ring_bits == 16,
             "groups, which have less noise than the sum over all (skellam)": skellam and self.groups is not None,
             "collusion_bound 0: a member knows its own noise (skellam)": skellam and self.collusion_bound < 1,
             "batch_size null: dp-sgd divides by it, and a site's own number of patients is a secret": not skellam
@@ -343,7 +344,6 @@ class FederationConfig:
         if plan is None:
             return found
         return found | {
-            "ring_bits 16": plan.ring_bits == 16,
             f"ring_bits 16 and protection {self.protection}": plan.ring_bits == 16 and not self.masked,
             # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
             "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",

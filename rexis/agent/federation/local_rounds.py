@@ -79,7 +79,7 @@ class LocalRounds:
         *,
         on_step: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> RingVector:
-        """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
+        """The round's vector, stored with the state that it leaves here, [length].
 
         The first one that was stored counts: with noise in it, that of another process is another vector.
 

@@ -90,11 +90,13 @@ def _duties(
     if site.federations is not None:
         # Loads torch, which an agent that only answers queries does not need.
         from rexis.agent.federation.duty import FederationDuty
+        from rexis.agent.federation.text_bases import TextBases
         from rexis.client.aggregator import AggregatorClient
 
         aggregator = AggregatorClient(open_session("aggregator", site.services.aggregator))
+        bases = TextBases(site.models)
         holdings = {served.holding.dataset: _training_part(served) for served in premises}
-        duties.append(FederationDuty(journal, signer, chain, aggregator, holdings, site.federations, report=report))
+        duties.append(FederationDuty(journal, signer, chain, aggregator, holdings, site.federations, bases=bases, report=report))
     return duties
 
 

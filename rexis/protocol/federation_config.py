@@ -147,8 +147,7 @@ class FederationConfig:
             groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
         )
         config._check_parts()
-        if training is not None:
-            check_task(config.features, training)
+        check_task(config.features, training)
         return config
 
     def document(self) -> dict[str, Any]:

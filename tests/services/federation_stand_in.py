@@ -23,6 +23,7 @@ from rexis.agent.federation.membership import join
 from rexis.agent.federation.records import FederationRecords
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
 from rexis.agent.registration import Target, advance, prepare
 from rexis.agent.table import Table
@@ -437,6 +438,7 @@ class Hospital:
     line: Any
     dataset: int = 0
     policy: SitePolicy = field(default_factory=SitePolicy)
+    bases: TextBases = field(default_factory=TextBases)
 
     def __post_init__(self) -> None:
         contracts = self.chain.deployment.contracts
@@ -459,7 +461,7 @@ class Hospital:
 
     def agent(self) -> FederationDuty:
         holding = hold(self.journal, self.table, owner=self.signer.address, target=self.target)
-        return FederationDuty(self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy)
+        return FederationDuty(self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy, bases=self.bases)
 
     def register(self) -> None:
         """Register the table on chain, and in the journal."""
@@ -492,7 +494,8 @@ class Hospital:
     def join(self, federation: bytes) -> None:
         root = hold(self.journal, self.table, owner=self.signer.address, target=self.target).content_root
         registry = Registry(self.chain)
-        join(self.records, registry, self.client, federation, member=self.signer.address, content_root=root, policy=self.policy)
+        who = self.signer.address
+        join(self.records, registry, self.client, federation, member=who, content_root=root, policy=self.policy, bases=self.bases)
 
     def poll(self) -> None:
         assert self.duty is not None

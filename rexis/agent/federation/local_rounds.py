@@ -12,6 +12,7 @@ from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteState, SiteStates
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
 from rexis.errors import UnexpectedMessageError
@@ -35,13 +36,22 @@ class LocalRounds:
     Args:
         me: checksum address of the institution.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
     """
 
-    def __init__(self, records: FederationRecords, registry: Registry, aggregator: AggregatorClient, me: str, policy: SitePolicy) -> None:
+    def __init__(
+        self,
+        records: FederationRecords,
+        registry: Registry,
+        aggregator: AggregatorClient,
+        me: str,
+        policy: SitePolicy,
+        bases: TextBases | None = None,
+    ) -> None:
         self.final = FinalRounds(registry, aggregator)
         self.states = SiteStates(records.journal)
         self._records, self._registry, self._aggregator = records, registry, aggregator
-        self._me, self._policy = me, policy
+        self._me, self._policy, self._bases = me, policy, bases or TextBases()
         self._rows: dict[bytes, _Rows] = {}
 
     def check(self, member: Membership, manifest: Manifest, table: Table) -> None:
@@ -50,7 +60,9 @@ class LocalRounds:
         Raises:
             PolicyError: fewer rows are left to train on than this site's policy asks for.
             UnexpectedMessageError: training has converged before this round. Others as `FinalRounds.metrics`.
+            ConfigurationError: the site file names no folder with the base that the model is trained on.
         """
+        self._bases.check(member.config)
         if member.federation not in self._rows:
             self._split(member, table)
         self.final.check_goes_on(member.federation, member.config, manifest.round)
@@ -135,7 +147,8 @@ class LocalRounds:
             moments = None if statistic is None else checked_result(self._records, self._registry, self._aggregator, statistic)
             trained, held = self._split(member, table)
             self._rows[member.federation] = _Rows(
-                prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)
+                self._bases.rows(config, prepare_rows(config, trained, moments)),
+                None if held is None else self._bases.rows(config, prepare_rows(config, held, moments)),
             )
         return self._rows[member.federation]
 

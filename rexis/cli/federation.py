@@ -1,4 +1,4 @@
-"""`rexis federation create`, `join`, `list`, `status`, `model` and `result`."""
+"""`rexis federation create`, `join`, `list`, `status`, `model`, `result` and `base`."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -21,6 +21,7 @@ from rexis.protocol.approvals import Kind
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
+    from rexis.agent.federation.text_bases import TextBases
 
 PAUSE_S = 0.25
 FAILED, FINISHED = "failed", "finished"
@@ -50,7 +51,7 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
     from rexis.agent.journal import Journal
     from rexis.agent.registration import Target
 
-    policy = SitePolicy() if site is None else _policy(site)
+    policy, bases = SitePolicy() if site is None else _policy(site), _bases(site)
     numbers = [federation_id(federation) for federation in federations]
     joined = []
     with aggregator_session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
@@ -63,7 +64,7 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
             if owner not in config.roster:
                 raise UnexpectedMessageError(f"{owner} is not among the members of federation {to_hex(number)}")
             root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
-            joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy))
+            joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy, bases=bases))
     if as_json and len(joined) > 1:
         print_json([_document_with_privacy(each) for each in joined])
         return
@@ -139,6 +140,19 @@ def download_model(
         console().print(f"Model {to_hex(record)} with this institution's personal tensors is in {output}.", soft_wrap=True)
     else:
         console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
+
+
+def show_base(folder: Path, *, as_json: bool) -> None:
+    """Print what names an encoder in a plan: its digest and width."""
+    from rexis.training.text_base import read_base
+
+    base = read_base(folder)
+    if as_json:
+        print_json({"base": to_hex(base.digest), "hidden": base.config.hidden, "positions": base.config.positions})
+        return
+    console().print(
+        f"base {to_hex(base.digest)}, hidden {base.config.hidden}, texts of up to {base.config.positions} tokens", soft_wrap=True
+    )
 
 
 def show_result(federation: str, *, plot: Path | None, aggregator: str | None, chain: str | None, as_json: bool) -> None:
@@ -220,6 +234,13 @@ def _policy(site: Path) -> Any:
     if policy is None:
         raise ConfigurationError(f"{site.name} has no section [federations]: this site takes part in none")
     return policy
+
+
+def _bases(site: Path | None) -> "TextBases":
+    from rexis.agent.federation.text_bases import TextBases
+    from rexis.agent.site import read_site
+
+    return TextBases(() if site is None else read_site(site).models)
 
 
 def _wait_until_founded(client: AggregatorClient, founded: Federation, timeout_s: float) -> Federation:

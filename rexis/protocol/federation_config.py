@@ -184,8 +184,7 @@ class FederationConfig:
             scores=ScorePlan.parse(fields["scores"]) if "scores" in fields else None,
         )
         config._check_parts()
-        if training is not None:
-            check_task(config.features, training)
+        check_task(config.features, training)
         return config
 
     def document(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rexis.agent.federation.membership import join
 from rexis.agent.federation.records import FederationRecords
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
 from rexis.agent.registration import Target, advance, prepare
 from rexis.agent.table import Table
@@ -508,6 +509,7 @@ class Hospital:
     dataset: int = 0
     policy: SitePolicy = field(default_factory=SitePolicy)
     events: list[Event] = field(default_factory=list)
+    bases: TextBases = field(default_factory=TextBases)
 
     def __post_init__(self) -> None:
         contracts = self.chain.deployment.contracts
@@ -531,7 +533,14 @@ class Hospital:
     def agent(self) -> FederationDuty:
         holding = hold(self.journal, self.table, owner=self.signer.address, target=self.target)
         return FederationDuty(
-            self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy, report=self.events.append
+            self.journal,
+            self.signer,
+            self.chain,
+            self.client,
+            {holding.dataset: holding},
+            self.policy,
+            bases=self.bases,
+            report=self.events.append,
         )
 
     def register(self) -> None:
@@ -565,7 +574,8 @@ class Hospital:
     def join(self, federation: bytes) -> None:
         root = hold(self.journal, self.table, owner=self.signer.address, target=self.target).content_root
         registry = Registry(self.chain)
-        join(self.records, registry, self.client, federation, member=self.signer.address, content_root=root, policy=self.policy)
+        who = self.signer.address
+        join(self.records, registry, self.client, federation, member=who, content_root=root, policy=self.policy, bases=self.bases)
 
     def poll(self) -> None:
         assert self.duty is not None

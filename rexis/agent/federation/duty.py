@@ -23,6 +23,7 @@ from rexis.agent.federation.private_rounds import check_round
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
@@ -65,6 +66,7 @@ class FederationDuty:
         aggregator: signed in.
         holdings: its registered tables by token id.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
         report: told what happens.
         on_step: told how far long work is: local training, and the upload of a masked vector.
     """
@@ -80,6 +82,7 @@ class FederationDuty:
         holdings: Mapping[int, Holding],
         policy: SitePolicy | None = None,
         *,
+        bases: TextBases | None = None,
         report: Report = lambda _event: None,
         on_step: OnStep = lambda _name, _done, _total: None,
     ) -> None:
@@ -90,7 +93,7 @@ class FederationDuty:
         self._report, self._on_step = report, on_step
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
-        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
+        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy, bases)
         self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")

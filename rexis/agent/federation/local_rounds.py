@@ -16,6 +16,7 @@ from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteState, SiteStates
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
 from rexis.errors import UnexpectedMessageError
@@ -42,13 +43,22 @@ class LocalRounds:
     Args:
         me: checksum address of the institution.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
     """
 
-    def __init__(self, records: FederationRecords, registry: Registry, aggregator: AggregatorClient, me: str, policy: SitePolicy) -> None:
+    def __init__(
+        self,
+        records: FederationRecords,
+        registry: Registry,
+        aggregator: AggregatorClient,
+        me: str,
+        policy: SitePolicy,
+        bases: TextBases | None = None,
+    ) -> None:
         self.final = FinalRounds(registry, aggregator)
         self.states = SiteStates(records.journal)
         self._records, self._registry, self._aggregator = records, registry, aggregator
-        self._me, self._policy = me, policy
+        self._me, self._policy, self._bases = me, policy, bases or TextBases()
         self._rows: dict[bytes, _Rows] = {}
         self._keys: dict[bytes, UpdateKey] = {}
 
@@ -60,8 +70,10 @@ class LocalRounds:
                 counts would show too few patients.
             UnexpectedMessageError: training has converged before this round; or there is no key yet that the federation asks for.
                 Others as `FinalRounds.metrics`.
+            ConfigurationError: the site file names no folder with the base that the model is trained on.
         """
         plan = member.config.statistics
+        self._bases.check(member.config)
         if plan is not None:
             AskedStatistics(self._records.journal).claim(member.config, member.content_root, member.federation, self._policy)
             check_table(plan, table)
@@ -186,7 +198,8 @@ class LocalRounds:
             moments = None if statistic is None else checked_moments(self._records, self._registry, self._aggregator, statistic)
             trained, held = self._split(member, table)
             self._rows[member.federation] = _Rows(
-                prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)
+                self._bases.rows(config, prepare_rows(config, trained, moments)),
+                None if held is None else self._bases.rows(config, prepare_rows(config, held, moments)),
             )
         return self._rows[member.federation]
 

@@ -89,6 +89,18 @@ def federation_model(
         download_model(federation, output, own=own, with_bias=with_bias, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
+@app.command("base")
+def federation_base(
+    folder: Annotated[Path, typer.Argument(help="HuggingFace folder of a BERT encoder.", exists=True, file_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show the digest that names an encoder in the plan of a text classifier."""
+    with failures(as_json):
+        from rexis.cli.federation import show_base
+
+        show_base(folder, as_json=as_json)
+
+
 @app.command("result")
 def federation_result(
     federation: FederationId,

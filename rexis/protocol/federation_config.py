@@ -235,8 +235,12 @@ class FederationConfig:
         found = {
             "protection none": self.protection == "none",
             "protection ee": self.protection == "ee",
-            "group_pad": self.group_pad,
             "groups": self.groups is not None,
+            # Several aggregators would each have to have the members' word on what a sum is.
+            "group_pad and several aggregators": self.group_pad and witnessed,
+            # Only members could say when training has ended.
+            "group_pad and stopping": self.group_pad and plan is not None and plan.stopping is not None,
+            "group_pad and statistics": self.group_pad and plan is None,
         }
         if plan is None:
             return found

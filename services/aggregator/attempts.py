@@ -28,7 +28,10 @@ OPENING_S, LOCAL_OPENING_S = 60, 2
 
 
 class Phase(StrEnum):
-    """Stages of an attempt in their order; `opening`, `fixing` and `finalising` wait for the chain."""
+    """Stages of an attempt in their order; `opening`, `fixing` and `finalising` wait for the chain.
+
+    `results` is there with the group pad only: members state what the sum is without their pads.
+    """
 
     OPENING = "opening"
     KEYS = "keys"
@@ -36,6 +39,7 @@ class Phase(StrEnum):
     MASKED = "masked"
     FIXING = "fixing"
     UNMASK = "unmask"
+    RESULTS = "results"
     FINALISING = "finalising"
     FINISHED = "finished"
     ABORTED = "aborted"

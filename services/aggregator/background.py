@@ -6,6 +6,7 @@ is over.
 
 from sqlalchemy import Engine
 
+from services.aggregator import opened_sums
 from services.aggregator.gossip import Gossip
 from services.aggregator.peers import open_peers
 from services.aggregator.projection import FederationProjection
@@ -39,6 +40,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
         *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),
         Job("rounds", ROUNDS_TICK_S, rounds.run_once),
         Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
+        Job("opened sums", REAP_S, lambda: opened_sums.drop_aborted(engine, objects)),
         *(witnessing if peers else ()),
     ]
 

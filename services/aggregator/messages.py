@@ -10,7 +10,7 @@ from rexis.errors import MalformedMessageError, SignatureError
 from rexis.protocol.secagg_messages import Envelope, Stage
 from services.aggregator import attempts
 from services.aggregator.attempts import ENDED, Phase
-from services.aggregator.models import Attempt, Federation, Member, OnchainCommitment, RoundMessage
+from services.aggregator.models import Attempt, Federation, Member, MemberResultRow, OnchainCommitment, RoundMessage
 from services.aggregator.registry_calls import Registry
 from services.foundation.problems import Problem, conflict, not_found
 from services.foundation.uploads import Upload, claim_upload
@@ -114,13 +114,19 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
     for attempt, stage, has_committed in session.execute(query):
         found[attempt.ctx] = attempt, has_committed is not None
         sent.setdefault(attempt.ctx, set()).update({stage} - {None})
-    return [_item(attempt, sent[ctx], has_committed) for ctx, (attempt, has_committed) in found.items()]
+    stated = {ctx for ctx, (attempt, _) in found.items() if attempt.stage == Phase.RESULTS and _has_stated(session, attempt, address)}
+    return [_item(attempt, sent[ctx], has_committed, ctx in stated) for ctx, (attempt, has_committed) in found.items()]
 
 
-def _item(attempt: Attempt, sent: set[str], has_committed: bool) -> dict[str, Any]:
+def _has_stated(session: Session, attempt: Attempt, address: str) -> bool:
+    return session.get(MemberResultRow, (*_key(attempt), address)) is not None
+
+
+def _item(attempt: Attempt, sent: set[str], has_committed: bool, has_stated: bool) -> dict[str, Any]:
     phase = Phase(attempt.stage)
     stage = next((each for each in attempts.SENDING if each.value == phase.value), None)
     due = stage is not None and stage.value not in sent and (stage not in _BEFORE or _BEFORE[stage].value in sent)
+    due = due or (phase is Phase.RESULTS and not has_stated)
     return {
         "federation": attempt.federation_id,
         "round": attempt.round,

@@ -21,7 +21,7 @@ from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import decode_moments, vector_record
 from rexis.secagg.server_steps import server_step
-from services.aggregator import attempts, global_models
+from services.aggregator import attempts, global_models, opened_sums
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
 from services.aggregator.models import Attempt, Federation, GlobalModel
@@ -39,7 +39,7 @@ HOPELESS = (ProtocolError, VerificationError, EncodingError, Problem, FileNotFou
 
 @dataclass(frozen=True)
 class Opening:
-    """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
+    """Everything that the sum of an attempt is made from; `base` is None for a statistic, and where only members have the model."""
 
     config: FederationConfig
     coordinator: Coordinator
@@ -74,14 +74,18 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
     Raises:
         UnavailableError: the store does not answer; nothing was changed.
     """
-    reason, outcome, key = "", None, ""
+    reason, outcome, key, total = "", None, "", None
     try:
         with transaction(engine, read_only=True) as session:
             opening = _gather(session, calls, federation_id)
         if opening is None:
             return
-        outcome = _compute(objects, opening)
-        if outcome.file is not None:
+        total = _unmasked(objects, opening)
+        if opening.config.training is not None:
+            terms = opening.coordinator.terms
+            opened_sums.keep(engine, objects, (federation_id, terms.round, terms.attempt), total)
+        outcome = None if opening.config.group_pad else decoded(objects, opening, total)
+        if outcome is not None and outcome.file is not None:
             key = global_models.keep(objects, federation_id, outcome.file, outcome.state)
     except HOPELESS as error:
         reason = f"stage unmask: {error}"
@@ -90,10 +94,12 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
         attempt = attempts.latest(session, federation, for_update=True)
         if attempt is None or attempt.stage != Phase.UNMASK:
             return
-        if outcome is None or reason:
+        if total is None or reason:
             attempts.end(session, attempt, Phase.ABORTED, reason)
-            return
-        _record(session, federation, attempt, outcome, key)
+        elif outcome is None:
+            _leave_to_members(session, attempt, vector_record(total))
+        else:
+            _record(session, federation, attempt, outcome, key)
 
 
 def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | None:
@@ -105,16 +111,15 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
     coordinator = attempts.coordinator_of(session, calls.registry, federation, attempt)
     announced = attempts.messages_of(session, attempt, Stage.MASKED)
     uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
-    base = None if config.training is None else global_models.current(session, federation)
+    base = None if config.training is None or config.group_pad else global_models.current(session, federation)
     return Opening(config, coordinator, uploads, base)
 
 
-def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
+def _unmasked(objects: ObjectStore, opening: Opening) -> RingVector:
     masked_sum = opening.coordinator.masked_sum()
     for sender in masked_sum.missing:
         masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
-    total = opening.coordinator.unmask(masked_sum)
-    return decoded(objects, opening, total)
+    return opening.coordinator.unmask(masked_sum)
 
 
 def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcome:
@@ -128,6 +133,16 @@ def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcom
     step = server_step(opening.config, base, state, total)
     file = global_models.written(step.tensors, plan.model)
     return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
+
+
+def _leave_to_members(session: Session, attempt: Attempt, aggregate: bytes) -> None:
+    """What was unmasked is under the members' pads: they say what it makes of the model."""
+    chain = attempts.onchain(session, attempt)
+    if chain is None or chain.survivors_hash is None:
+        return  # the chain was reorganised meanwhile, see `_record`
+    attempts.enter(attempt, Phase.RESULTS)
+    attempt.aggregate = to_hex(aggregate)
+    log.info("padded sum opened", federation=attempt.federation_id, round=attempt.round, attempt=attempt.number)
 
 
 def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:

@@ -38,12 +38,13 @@ from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import NO_METRICS, RoundResult, Survivors, accumulate, approvals
 from rexis.protocol.manifest import Deadlines, Manifest
+from rexis.protocol.member_results import MemberResult, disagreement, largest
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.payloads import Moments, decode_moments, vector_record
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
 from rexis.secagg.terms import RoundTerms
@@ -105,6 +106,7 @@ class Attempt:
     graph_seed: bytes
     stage: str = "keys"
     uploads: dict[str, bytes] = field(default_factory=dict)
+    stated: dict[str, MemberResult] = field(default_factory=dict)
 
 
 @dataclass
@@ -120,6 +122,9 @@ class Kept:
     sums: list[RingVector] = field(default_factory=list)
     state: bytes = b""
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    initial: bytes = b""
+    # As they were opened, by round and attempt: under the pads, if there are any.
+    opened: dict[tuple[int, int], RingVector] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,6 +144,8 @@ class StandIn:
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
         self.group_keys: dict[bytes, GroupKeyRecords] = {}
+        # What it signs in the place of what the sum gives.
+        self.forged: dict[str, bytes] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
 
@@ -165,7 +172,7 @@ class StandIn:
         }
         send(self.chain, FOUNDER, "FederationRegistry", "create", {**founding, **changes})
         federation = config.id(CHAIN_ID, self.registry)
-        self.kept[federation] = Kept(config, plan.initial, plan.model)
+        self.kept[federation] = Kept(config, plan.initial, plan.model, initial=plan.initial)
         if config.training is not None:
             self.kept[federation].state = initial_state(config.training)
         return federation
@@ -219,8 +226,14 @@ class StandIn:
             coordinator.close_masked()
             self._fix(kept, attempt)
             attempt.stage = "unmask"
+        elif attempt.stage == "unmask":
+            total = self._unmasked(kept, attempt)
+            if kept.config.group_pad:
+                attempt.stage = "results"
+            else:
+                self._finalise(kept, attempt, total)
         else:
-            self._finalise(kept, attempt)
+            self._finalise_stated(kept, attempt)
 
     def abandon(self, federation: bytes) -> None:
         """Give the attempt up on chain."""
@@ -249,12 +262,22 @@ class StandIn:
         send(self.chain, AGGREGATOR, "FederationRegistry", "fixSurvivors", survivors, approvals({AGGREGATOR.address: signature}))
         coordinator.close_survivors(fixed=fixed)
 
-    def _finalise(self, kept: Kept, attempt: Attempt) -> None:
-        coordinator, manifest = attempt.coordinator, attempt.manifest
-        masked_sum = coordinator.masked_sum()
+    def _unmasked(self, kept: Kept, attempt: Attempt) -> RingVector:
+        masked_sum = attempt.coordinator.masked_sum()
         for address in masked_sum.missing:
             masked_sum.add(address, [attempt.uploads[address]])
-        total = coordinator.unmask(masked_sum)
+        total = attempt.coordinator.unmask(masked_sum)
+        kept.opened[attempt.manifest.round, attempt.manifest.attempt] = total
+        return total
+
+    def _finalise_stated(self, kept: Kept, attempt: Attempt) -> None:
+        """Put on chain what enough members stated alike; this side has no model to compute."""
+        alike = largest(list(attempt.stated.values()))
+        assert len(alike) >= kept.config.threshold, disagreement(list(attempt.stated.values()))
+        total = kept.opened[attempt.manifest.round, attempt.manifest.attempt]
+        self._record(kept, attempt, total, alike[0].model, None, alike[0].metrics)
+
+    def _finalise(self, kept: Kept, attempt: Attempt, total: RingVector) -> None:
         kept.sums.append(total)
         metrics: dict[str, Any] | None = None
         if kept.config.training is None:
@@ -265,6 +288,13 @@ class StandIn:
             step = server_step(kept.config, base, kept.state, total)
             kept.content, model = _written(kept.config, step.tensors)
             kept.state, metrics = step.state, step.metrics
+        self._record(kept, attempt, total, model, metrics, NO_METRICS if metrics is None else sha256(canonical_json(metrics)))
+
+    def _record(
+        self, kept: Kept, attempt: Attempt, total: RingVector, model: bytes, metrics: dict[str, Any] | None, metrics_digest: bytes
+    ) -> None:
+        coordinator, manifest = attempt.coordinator, attempt.manifest
+        model, metrics_digest = self.forged.get("model", model), self.forged.get("metrics", metrics_digest)
         registry = Registry(self.chain)
         terms, survivors = coordinator.terms, coordinator.terms.addresses(coordinator.survivors.positions)
         commitments = {address: registry.commitment(terms.ctx, address) for address in survivors}
@@ -276,9 +306,9 @@ class StandIn:
             accumulator=accumulate(terms.ctx, commitments),
             updates=len(survivors),
             base_model=manifest.base_model,
-            aggregate=sha256(total.tobytes()),
+            aggregate=vector_record(total),
             model=model,
-            metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
+            metrics=metrics_digest,
             epsilon_micro=self.declared(kept.config, manifest.round),
         )
         signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
@@ -311,6 +341,8 @@ class StandIn:
             return self._view(federation, kept)
         if parts[2:] == ["model"]:
             return kept.content
+        if parts[2:] == ["initial-model"]:
+            return kept.initial
         if parts[2:] == ["result"]:
             return kept.result
         if parts[2:] == ["server-state"]:
@@ -318,6 +350,13 @@ class StandIn:
         if parts[2:] == ["rounds"]:
             return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
+        if parts[6:] == ["sum"]:
+            return kept.opened[int(parts[3]), int(parts[5])].tobytes()
+        if parts[6:] == ["results"]:
+            assert kept.attempt is not None
+            self.received.append((caller, "results", content or b""))
+            kept.attempt.stated.setdefault(caller, MemberResult.parse(json.loads(content or b"")))
+            return None
         assert kept.attempt is not None, parts
         stage = Stage(parts[7])
         if method == "GET":
@@ -357,7 +396,7 @@ class StandIn:
             "attempt": manifest.attempt,
             "stage": attempt.stage,
             "manifest": manifest.document(),
-            "due": caller in attempt.coordinator.awaited,
+            "due": caller not in attempt.stated if attempt.stage == "results" else caller in attempt.coordinator.awaited,
             "commitment_due": attempt.stage in ("keys", "shares", "masked") and not committed,
         }
 

@@ -117,6 +117,10 @@ PRIVATE: dict[str, dict[str, Operation]] = {
             "PUT", "/v1/federations/{id}/group-key/recipient", FEDERATION.recipients[OWNER.address].document()
         ),
         "put_group_key_dealing": Operation("PUT", "/v1/federations/{id}/group-key/dealing", FEDERATION.dealing(OWNER).document()),
+        "get_initial_model": Operation("GET", "/v1/federations/{id}/initial-model"),
+        "get_opened_sum": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/4/sum"),
+        "list_member_results": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/4/results"),
+        "put_member_result": Operation("PUT", "/v1/federations/{id}/rounds/1/attempts/4/results", FEDERATION.result.document()),
         "list_approvals": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/3/approvals"),
         "put_approval": Operation("PUT", "/v1/federations/{id}/rounds/1/attempts/3/approvals/survivors", FEDERATION.approval().document()),
         "get_vector_part": Operation("GET", f"/v1/federations/{{id}}/rounds/1/attempts/3/vectors/{OWNER.address}/parts/1"),

@@ -125,6 +125,11 @@ class FederationConfig:
         return self.length if self.masked else self.length + 8 * SALT_BYTES // self.ring_bits
 
     @property
+    def leaves_one_sum(self) -> bool:
+        """Whether each round leaves one opened sum, from which members compute the next model themselves."""
+        return self.training is not None and self.groups is None and self.masked
+
+    @property
     def has_group_key(self) -> bool:
         """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
         return self.group_pad or self.protection == "ee"
@@ -335,10 +340,16 @@ class FederationConfig:
         plan, witnessed = self.training, len(self.aggregators) > 1
         found = {
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
-            "group_pad": self.group_pad,
             # The aggregator would see no mean to score.
             "scores and group_pad": self.scores is not None and self.group_pad,
             "groups and several aggregators": self.groups is not None and witnessed,
+            # Several aggregators would each have to have the members' word on what a sum is.
+            "group_pad and several aggregators": self.group_pad and witnessed,
+            # Only members could say when training has ended.
+            "group_pad and stopping": self.group_pad and plan is not None and plan.stopping is not None,
+            "group_pad and statistics": self.group_pad and plan is None,
+            "group_pad and groups": self.group_pad and self.groups is not None,
+            "group_pad and ring_bits 16": self.group_pad and plan is not None and plan.ring_bits == 16,
         }
         if plan is None:
             return found

@@ -12,6 +12,7 @@ from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.holdout import hold_back, holdout_key
 from rexis.agent.federation.membership import checked_moments, standardisation
 from rexis.agent.federation.private_rounds import debit_round
+from rexis.agent.federation.recomputed import RecomputedRounds
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
@@ -19,6 +20,7 @@ from rexis.agent.federation.site_states import SiteState, SiteStates
 from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
+from rexis.encoding import sha256
 from rexis.errors import UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.protocol.batch import write_file
@@ -26,6 +28,8 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
+from rexis.secagg.server_steps import read_state
+from rexis.training.strategies import State, control_variate
 
 if TYPE_CHECKING:
     from rexis.agent.federation.keyed_updates import UpdateKey
@@ -56,6 +60,7 @@ class LocalRounds:
         bases: TextBases | None = None,
     ) -> None:
         self.final = FinalRounds(registry, aggregator)
+        self.recomputed = RecomputedRounds(records.journal, registry, aggregator)
         self.states = SiteStates(records.journal)
         self._records, self._registry, self._aggregator = records, registry, aggregator
         self._me, self._policy, self._bases = me, policy, bases or TextBases()
@@ -100,6 +105,7 @@ class LocalRounds:
 
         Raises:
             PrivacyError: it can not be encoded, or too few rows; what it costs is more than is left of the data set's budget.
+            FalseResultError: a round before has another result on chain than follows from its sum.
             RexisError: the aggregator shows something else than stands on chain, or does not answer.
         """
         config, plan = member.config, member.config.training
@@ -108,13 +114,14 @@ class LocalRounds:
             self._records.keep_vector(manifest, statistic_vector(config, table))
             return self._kept(config, manifest)
         rows = self._prepared(member, table)
-        model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
+        content, server_state = self._base(member, manifest)
+        model = read_model(plan, content, manifest.base_model)
         key = self._update_key(member) if config.protection == "ee" else None
         if key is not None:
             model = key.model(model)
         self._decide(member.federation, before=manifest.round)
         state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
-        control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
+        control = control_variate(server_state()) if plan.strategy.name == "scaffold" else None
         debit_round(self._records.journal, member, manifest, self._policy)
         made = local_contribution(
             config,
@@ -139,6 +146,16 @@ class LocalRounds:
 
             self._keys[member.federation] = update_key(self._records.journal, member.federation, member.config.training)
         return self._keys[member.federation]
+
+    def _base(self, member: Membership, manifest: Manifest) -> tuple[bytes, Callable[[], State]]:
+        """File of the model that a round starts from, as this side computes it from the rounds' sums, and the server's state beside it."""
+        federation, config = member.federation, member.config
+        plan = config.training
+        assert plan is not None
+        if not config.leaves_one_sum:
+            return self._aggregator.model(federation), lambda: self.final.server_state(federation, plan, manifest.round - 1)
+        base = self.recomputed.after(federation, config, manifest.round - 1)
+        return base.model, lambda: read_state(plan, base.state, sha256(base.state))
 
     def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
         """A global model file with this site's personal tensors in the place of the founder's.

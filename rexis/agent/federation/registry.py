@@ -67,6 +67,28 @@ class RegisteredFederation:
         return self.status in (Status.OPEN, Status.FIXED)
 
 
+@dataclass(frozen=True)
+class FinalRound:
+    """A round that is final on chain.
+
+    Attributes:
+        attempt: the one that gave the result.
+        ctx: of that attempt, 32 bytes.
+        survivors: checksum addresses of those whose updates are in the sum.
+        aggregate, model, metrics: digest of the opened sum, record of the new model, digest of the metrics; 32 bytes each.
+        signers: aggregators that signed the result.
+    """
+
+    round: int
+    attempt: int
+    ctx: bytes
+    survivors: tuple[str, ...]
+    aggregate: bytes
+    model: bytes
+    metrics: bytes
+    signers: tuple[str, ...]
+
+
 class Registry:
     """Reads FederationRegistry, AccessManager and DatasetRegistry.
 
@@ -214,6 +236,36 @@ class Registry:
             UnavailableError: the node does not have the events yet.
         """
         return {number: bytes(given["metrics"]) for number, given in self._settled_events(_ROUND_FINALISED, federation, rounds).items()}
+
+    def final_rounds(self, federation: bytes, rounds: Collection[int]) -> dict[int, FinalRound]:
+        """What rounds that are final made, by round.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        finalised = self._settled_events(_ROUND_FINALISED, federation, rounds)
+        fixed = self._settled_events(_SURVIVORS_FIXED, federation, rounds)
+        return {
+            number: FinalRound(
+                round=number,
+                attempt=given["attempt"],
+                ctx=bytes(fixed[number]["ctx"]),
+                survivors=tuple(map(checksum_address, fixed[number]["survivors"])),
+                aggregate=bytes(given["aggregate"]),
+                model=bytes(given["model"]),
+                metrics=bytes(given["metrics"]),
+                signers=tuple(map(checksum_address, given["signers"])),
+            )
+            for number, given in finalised.items()
+        }
+
+    def first_model(self, federation: bytes) -> bytes:
+        """Record of the model that round 1 was opened on (32 bytes), every attempt at it.
+
+        Raises:
+            UnavailableError: the node does not have the event yet.
+        """
+        return bytes(self._settled_events(_ROUND_OPENED, federation, [1])[1]["baseModel"])
 
     def survivors(self, federation: bytes, round_number: int) -> tuple[str, ...]:
         """Checksum addresses of those whose updates are in the sum of a round that is final; the contract fixes them once a round.

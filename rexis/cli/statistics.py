@@ -93,9 +93,10 @@ def _print_table(found: ContingencyTable) -> None:
         console().print(Text(f"{columns[-1]} across:"))
     console().print(table)
     if found.plan.rule.privacy is not None:
-        console().print(WITH_NOISE)
+        console().print(WITH_NOISE, soft_wrap=True)
         return
-    console().print(f"Cells of {' and '.join(REST)} leave out a site's patients where it has fewer than {found.plan.rule.minimum_cell}.")
+    least = found.plan.rule.minimum_cell
+    console().print(f"Cells of {' and '.join(REST)} leave out a site's patients where it has fewer than {least}.", soft_wrap=True)
     association = _association(found)
     if association is not None:
         console().print(f"Pearson's test: {_test_text(association)}")
@@ -115,7 +116,7 @@ def _print_survival(found: SurvivalCounts) -> None:
             table.add_row(str(edge), *counts, _figure(curve.survival, place), interval, _figure(curve.hazard, place))
         console().print(table)
     if found.plan.rule.privacy is not None:
-        console().print(WITH_NOISE)
+        console().print(WITH_NOISE, soft_wrap=True)
     test = log_rank(found)
     if test is not None:
         console().print(f"Log-rank test: {_test_text(test)}")

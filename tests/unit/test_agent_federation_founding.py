@@ -152,3 +152,40 @@ def test_a_file_that_says_something_unsafe_or_unknown_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         read(tmp_path, SPEC | change)
+
+
+def test_a_statistic_that_counts_is_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
+    event = {"column": "dead", "events": ["1"], "censored": ["0"]}
+    dimensions = [{"column": "age", "bands": [50, 62.5]}, {"column": "num", "above": 0}, {"column": "sex", "levels": ["F", "M"]}]
+    privacy = {"mechanism": "skellam", "noise_multiplier": 4, "delta": 0.00001, "epsilon": 2}
+    counted = {**{name: value for name, value in SPEC.items() if name != "training"}, "kind": "statistics"}
+    table = read(tmp_path, {**counted, "statistics": {"identifier": "table", "dimensions": dimensions, "minimum_cell": 12}})
+    assert table.config.statistics is not None
+    assert table.config.statistics.document() == {
+        "identifier": "table",
+        "dimensions": [{"column": "age", "bands": ["50", "62.5"]}, {"column": "num", "above": "0"}, dimensions[2]],
+        "minimum_cell": 12,
+    }
+    assert (table.initial, table.model, table.config.protection) == (b"", table.config.statistic_digest, "secagg")
+    survival = {"identifier": "survival", "time": "months", "event": event, "edges": [6, 12.5], "privacy": privacy}
+    noisy = read(tmp_path, {**counted, "statistics": {**survival, "group": {"column": "age", "bands": [50]}}}).config
+    assert noisy.statistics is not None
+    assert (noisy.protection, noisy.statistics.document()) == (
+        "secagg+dp",
+        {
+            **survival,
+            "edges": ["6", "12.5"],
+            "group": {"column": "age", "bands": ["50"]},
+            "privacy": {**privacy, "noise_multiplier": "4", "delta": "0.00001", "epsilon": "2"},
+        },
+    )
+    with pytest.raises(UnexpectedMessageError, match="expected more noise"):
+        read(tmp_path, {**counted, "statistics": {**survival, "privacy": {**privacy, "epsilon": 0.5}}})
+    for wrong in (
+        {**survival, "edges": "6"},
+        {**survival, "group": "arm"},
+        {**survival, "privacy": 1},
+        {"identifier": "table", "dimensions": 1},
+    ):
+        with pytest.raises(MalformedMessageError, match=r"spec\.yaml"):
+            read(tmp_path, {**counted, "statistics": wrong})

@@ -42,6 +42,8 @@ protections = ["none", "secagg"]
 purposes = ["HMB", "GRU"]
 epsilon = 3
 delta = 1e-6
+minimum_cell = 20
+maximum_counts = 1
 
 [models]
 folders = ["minilm", "models/clinical"]
@@ -72,6 +74,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
     assert site.federations.protections == {"none", "secagg"}
     assert site.models == (tmp_path / "minilm", tmp_path / "models" / "clinical")
+    assert (site.federations.cell, site.federations.counts) == (20, 1)
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:

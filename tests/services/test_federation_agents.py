@@ -388,7 +388,7 @@ def test_a_table_and_survival_counts_by_command(network: Network, monkeypatch: p
     cells = np.array(counted["result"]["cells"]).reshape(4, 4)
     assert np.abs(cells.sum(axis=1) - [sexes.count("Female"), sexes.count("Male"), 0, 0]).max() < 6 * 16
     # Neither test nor interval, which would not know of the noise.
-    assert counted["figures"] == {"chi_squared": None, "odds_ratio": None}
+    assert counted["figures"] == {"chi_squared": None, "odds_ratio": None, "noise_deviation_at_most": pytest.approx(8.0)}
     drawn = rexis(network.homes[0], HOSPITALS[0], "result", ids[1], "--plot", str(drawing))
     (curve,) = drawn["figures"]["curves"]
     assert abs(curve["at_risk"][0] - len(sexes)) < 6 * 8 * 7**0.5 + 1

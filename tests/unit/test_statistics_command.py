@@ -66,11 +66,13 @@ def test_survival_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_noise_is_said_and_nothing_is_claimed_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     printed = shown(capsys, config_of(noisy(BY_SEX)), [-3, *CELLS[1:]])
-    assert WITH_NOISE in printed
+    assert WITH_NOISE.format(8.0) in printed
     assert "-3" in printed
     assert "chi-squared" not in printed
+    figures = json.loads(shown(capsys, config_of(noisy(BY_SEX)), CELLS, as_json=True))["figures"]
+    assert figures == {"chi_squared": None, "odds_ratio": None, "noise_deviation_at_most": pytest.approx(8.0)}
     printed = shown(capsys, config_of(noisy(SURVIVAL)), [-3, *FOLLOWED[1:]])
-    assert WITH_NOISE in printed
+    assert WITH_NOISE.format(8.0) in printed
     assert "Log-rank" not in printed
 
 

@@ -257,11 +257,14 @@ class FederationConfig:
             "protection none": self.protection == "none",
             "protection ee": self.protection == "ee",
             "group_pad": self.group_pad,
-            "groups and several aggregators": self.groups is not None and witnessed,
+            # Members would have to combine the groups' sums, which the aggregator can not read.
+            "groups and group_pad": self.groups is not None and self.group_pad,
         }
         if plan is None:
             return found
         return found | {
+            "ring_bits 16 and group_pad": plan.ring_bits == 16 and self.group_pad,
+            "ring_bits 16 without masks": plan.ring_bits == 16 and self.protection in ("none", "ee"),
             # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
             "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",
             "several aggregators and stopping": witnessed and plan.stopping is not None,

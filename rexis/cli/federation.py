@@ -314,6 +314,13 @@ def _groups_line(plan: GroupPlan) -> str:
     return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
 
 
+def _scores_line(federation: Federation) -> str:
+    plan = federation.config.scores
+    if plan is None:
+        return "none"
+    return f"in the end everybody here sees each member's score, at confidence {plan.confidence}, and its band of at most {plan.bands}"
+
+
 def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
@@ -344,6 +351,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
         *([("groups", _groups_line(plan))] if plan is not None else []),
+        ("scores", _scores_line(federation)),
         ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),

@@ -10,6 +10,7 @@ import yaml
 
 from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.founding import FederationPlan
+from rexis.contribution.formula import FORMULA_DIGEST
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import BelowThresholdError, MalformedMessageError, RexisError, UnexpectedMessageError
 from rexis.protocol.batch import digest_file
@@ -88,6 +89,20 @@ def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Pa
     assert document["strategy"] == {"name": "fedadam", "learning_rate": "0.1", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"}
     assert document["stopping"] == {"holdout": "0.2", "patience": 3, "improvement": "0.001"}
     assert (document["optimizer"], document["personal"], list(plan.shared)) == ("adam", ["0.bias", "2."], ["0.weight"])
+
+
+def test_scores_take_the_formula_of_this_version_and_numbers_as_people_write_them(tmp_path: Path) -> None:
+    members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 10)]
+    privacy = {"mechanism": "dp-sgd", "noise_multiplier": 1.5, "clipping_norm": 1, "sampling_rate": 0.05, "delta": 1e-5, "epsilon": 20}
+    plan = {**SPEC["training"], "batch_size": 16, "privacy": privacy}
+    spec = {**SPEC, "members": members, "training": plan, "groups": {"count": 3, "rule": "median", "redrawn": True}}
+    scores = read(tmp_path, {**spec, "scores": {"confidence": 0.9, "floor": 0.25}}).config.scores
+    assert scores is not None
+    assert scores.document() == {"formula": to_hex(FORMULA_DIGEST), "bands": 4, "confidence": "0.9", "floor": "0.25", "cap": "1"}
+    config = read(tmp_path, {**spec, "scores": {}}).config
+    assert read(tmp_path, config.document()).config.digest == config.digest
+    with pytest.raises(MalformedMessageError, match="the only one here"):
+        read(tmp_path, {**spec, "scores": {"formula": 17}})
 
 
 def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_otherwise(tmp_path: Path) -> None:

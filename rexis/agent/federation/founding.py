@@ -60,6 +60,7 @@ from rexis.chain.signer import Signer
 from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.client.relayed_calls import sign_call
 from rexis.client.uploads import upload_file
+from rexis.contribution.formula import FORMULA_DIGEST
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
 from rexis.models.cox import CoxConfig
@@ -228,6 +229,12 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:
         del filled["degree"]
+    given = filled.get("scores")
+    if isinstance(given, Mapping):
+        # The formula that this version computes, and one amount for everybody until intervals say otherwise.
+        formula = _hex_text(given.get("formula", to_hex(FORMULA_DIGEST)), 32)
+        scores = {"bands": 4, "confidence": "0.95", "floor": "0", "cap": "1", **given, "formula": formula}
+        filled["scores"] = _with_decimal_texts(scores, ("confidence", "floor", "cap"))
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from rexis.models.bert import MAX_LAYERS, MAX_WIDTH, check_count
+from rexis.models.mlp import check_parameters
 
 # Mean over the tokens, scaled to length 1 (Reimers & Gurevych, EMNLP 2019), or the encoder's own tanh layer over the first token.
 Pooling = Literal["mean", "pooler"]
@@ -44,6 +45,7 @@ class BertHeadConfig:
         check_count("hidden", self.hidden, MAX_WIDTH)
         check_count("outputs", self.outputs, MAX_CLASSES)
         check_pooling(self.pooling)
+        check_parameters(self.shapes)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -100,6 +102,7 @@ class BertLoraConfig:
             raise ValueError(f"freeze_a: expected true or false, got {self.freeze_a!r:.40}")
         if self.rank > self.hidden:
             raise ValueError(f"rank: expected at most the width {self.hidden}, got {self.rank}")
+        check_parameters(self.shapes)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

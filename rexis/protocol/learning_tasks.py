@@ -54,8 +54,8 @@ def _check_lora(plan: TrainingPlan) -> None:
         raise MalformedMessageError(f"bert-lora: expected a batch_size of 1 to {MAX_LORA_BATCH}: what a step keeps of each text is large")
     if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
         raise MalformedMessageError(
-            "bert-lora: privacy does not go with dp-sgd, which is not built for it: the encoder's activations hold all of a batch; "
-            "bert-head has it, and the mechanism skellam"
+            "bert-lora: privacy does not go with dp-sgd: gradients of single texts are not built for factors inside an encoder; take "
+            "bert-head, or the mechanism skellam"
         )
 
 

@@ -129,6 +129,7 @@ def test_frozen_factors_do_not_travel() -> None:
         {"alpha": 0},
         {"alpha": 1.5},
         {"layers": 10_000},
+        {"layers": 256, "hidden": 1 << 16, "rank": 256},
         {"freeze_a": 1},
         {"freeze_a": False},
         {"base": "here"},

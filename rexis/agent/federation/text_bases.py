@@ -35,11 +35,15 @@ class TextBases:
 
         Raises:
             ConfigurationError: the site file names no folder with this base.
-            UnexpectedMessageError: the base is of another width or depth than the model says, or pools otherwise.
+            UnexpectedMessageError: the base is of another width or depth than the model says, pools otherwise, or takes shorter texts.
         """
-        model = None if config.training is None else config.training.model.config
-        if isinstance(model, TextConfig):
-            self._base(model)
+        model, text = None if config.training is None else config.training.model.config, config.features.text
+        if isinstance(model, TextConfig) and text is not None and text.length is not None:
+            positions = self._base(model).config.positions
+            if text.length > positions:
+                raise UnexpectedMessageError(
+                    f"expected texts of at most {positions} tokens, which base {model.base} takes, got {text.length}"
+                )
 
     def rows(self, config: FederationConfig, features: Features) -> Features:
         """Prepared rows with what the model takes in the place of their texts; rows of numbers as they are.
@@ -48,7 +52,7 @@ class TextBases:
 
         Raises:
             ConfigurationError, UnexpectedMessageError: see `check`.
-            MalformedMessageError: the plan's texts are longer than the base takes.
+            MalformedMessageError: texts of the plan's length are longer than the base takes.
         """
         model = None if config.training is None else config.training.model.config
         text = config.features.text

@@ -221,3 +221,36 @@ def test_a_statistic_that_counts_is_read_with_numbers_as_people_write_them(tmp_p
     ):
         with pytest.raises(MalformedMessageError, match=r"spec\.yaml"):
             read(tmp_path, {**counted, "statistics": wrong})
+
+
+def test_the_families_of_survival_and_texts_are_founded_from_a_file(tmp_path: Path) -> None:
+    base = "0x" + 64 * "1"
+    text = {
+        "version": 1,
+        "inputs": [{"column": "report", "kind": "text", "length": 32}],
+        "target": {"column": "x", "levels": ["a", "b", "c"]},
+    }
+    survival = {**SPEC["features"], "target": {"time": "weeks", "event": "died"}}
+    head: dict[str, Any] = {"base": base, "hidden": 8, "outputs": 3, "pooling": "mean"}
+    lora = {**head, "layers": 2, "projections": ["query", "value"], "rank": 2, "alpha": 4}
+    for features, family, config, plan in (
+        (survival, "cox", {"inputs": 1}, {}),
+        (text, "bert-head", head, {"standardisation": None}),
+        (text, "bert-lora", lora, {"standardisation": None, "batch_size": 16}),
+    ):
+        model = {"version": 1, "family": family, "config": config}
+        spec = {**SPEC, "features": features, "training": {**SPEC["training"], "model": model, **plan}}
+        path = tmp_path / "spec.yaml"
+        # As people write it: without quotes YAML reads the digest as a number.
+        path.write_text(yaml.safe_dump(spec).replace(f"'{base}'", base))
+        found = FederationPlan.read(path, founder=FOUNDER, aggregator=AGGREGATOR)
+        assert found.config.training is not None
+        assert found.config.training.model.document() == model
+        tensors = read_model(found.config.training, found.initial, found.model)
+        assert all(np.any(tensor) != name.endswith(".B") for name, tensor in tensors.items())
+        if family == "cox":
+            zeros = read(tmp_path, {**spec, "initial": "zeros"})
+            assert not any(np.any(tensor) for tensor in read_model(found.config.training, zeros.initial, zeros.model).values())
+        else:
+            with pytest.raises(UnexpectedMessageError, match="does not learn"):
+                read(tmp_path, {**spec, "initial": "zeros"})

@@ -21,7 +21,8 @@ from examples.heart.federations import STEPS, plain_model, statistics_config, tr
 from examples.heart.hospitals import COUNTS, hospital_rows
 from examples.heart.split import read_split, split_rows
 from examples.heart.training import LOGISTIC
-from rexis.agent.federation.contribution import moments_vector, prepare_rows, read_model, training_vector
+from rexis.agent.federation.contribution import prepare_rows, read_model, training_vector
+from rexis.agent.federation.counting import statistic_vector
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.table import Table
 from rexis.chain.signer import LOCAL_CHAIN_ID, LocalSigner
@@ -33,8 +34,8 @@ from rexis.protocol.secagg_messages import Envelope
 from rexis.secagg import Coordinator, Participant
 from rexis.secagg.history import AttemptRecord
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments
 from rexis.secagg.server_steps import server_step
+from rexis.secagg.statistics.moments import Moments, decode_moments
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.evaluation import auc
@@ -133,7 +134,7 @@ class Consortium:
         config = FederationConfig.parse(statistics_config(terms))
         federation = config.id(LOCAL_CHAIN_ID, REGISTRY)
         manifest = _manifest(config, federation, 1, config.statistic_digest)
-        vectors = [moments_vector(config, prepare_rows(config, table, None)) for table in tables.values()]
+        vectors = [statistic_vector(config, table) for table in tables.values()]
         moments = decode_moments(config, add(config, manifest, vectors))
 
         config = FederationConfig.parse(training_config(terms, LOGISTIC, rounds=ROUNDS, standardisation=to_hex(federation)))
@@ -146,7 +147,7 @@ class Consortium:
             manifest = _manifest(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
             base = read_model(config.training, content, record)
             vectors = [training_vector(config, manifest, base, each) for each in rows]
-            step = server_step(config, base, b"", add(config, manifest, vectors))
+            step = server_step(config, base, b"", [add(config, manifest, vectors)])
             file = written(step.tensors, config.training.model)
             content, record = file.content, file.record
         return moments, plain_model(LOGISTIC, content)
@@ -182,10 +183,10 @@ class Consortium:
         _send(coordinator, (each.consent(announced) for each in people))
         consents = _carried(coordinator.close_survivors())
         _send(coordinator, (each.unmask(consents) for each in people))
-        masked_sum = coordinator.masked_sum()
+        (masked_sum,) = coordinator.masked_sums()
         for address in masked_sum.missing:
             masked_sum.add(address, [uploads[address]])
-        total = coordinator.unmask(masked_sum)
+        (total,) = coordinator.unmask([masked_sum])
         for each, signer in zip(people, self.signers, strict=True):
             self.history.setdefault(signer.address, []).append(each.record())
         self.sums += 1

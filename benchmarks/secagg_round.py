@@ -144,11 +144,11 @@ class Round:
         return self.clock.run("server", lambda: [message.to_bytes() for message in close()])
 
     def _open(self, coordinator: Coordinator) -> NDArray[Any]:
-        masked_sum = coordinator.masked_sum()
+        (masked_sum,) = coordinator.masked_sums()
         uploads = {message.sender: message.payload["upload"] for message in coordinator.messages(Stage.MASKED)}
         for address in masked_sum.missing:
             masked_sum.add(address, _pieces(self.folder / uploads[address]))
-        total = coordinator.unmask(masked_sum)
+        (total,) = coordinator.unmask([masked_sum])
         # The mean that the next model is made of.
         self.encoding.decode(total)
         return total

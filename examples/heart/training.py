@@ -24,7 +24,8 @@ from rexis.encoding import from_hex
 from rexis.errors import VerificationError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Deadlines, Manifest
-from rexis.secagg.payloads import Moments, vector_record
+from rexis.secagg.payloads import vector_record
+from rexis.secagg.statistics import Moments
 
 LOGISTIC, NETWORK = federations.MODELS
 FEDERATED = "federated: "

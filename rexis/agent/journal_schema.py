@@ -160,5 +160,20 @@ CREATE TRIGGER group_key_stays BEFORE UPDATE OF sealed_key, commitment ON group_
 BEGIN SELECT RAISE(ABORT, 'a federation has one group key'); END;
 """
 
+# Version 6: which federations asked for counts of a column, answered or refused (see `federation.asked_statistics`). Columns are public
+# names of the plans.
+ASKED_COLUMNS = """
+CREATE TABLE asked_column (
+    content_root BLOB NOT NULL,
+    column_name TEXT NOT NULL,
+    federation BLOB NOT NULL REFERENCES federation (id),
+    PRIMARY KEY (content_root, column_name, federation)
+);
+CREATE TRIGGER asked_column_stays_on_update BEFORE UPDATE ON asked_column
+BEGIN SELECT RAISE(ABORT, 'what was asked stays asked'); END;
+CREATE TRIGGER asked_column_stays_on_delete BEFORE DELETE ON asked_column
+BEGIN SELECT RAISE(ABORT, 'what was asked stays asked'); END;
+"""
+
 # Script n leads from version n to version n + 1. A version that was released never changes.
-SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY, GROUP_KEYS)
+SCRIPTS = (REGISTRATIONS, FEDERATIONS + QUERIES, SITE_STATES, PRIVACY, GROUP_KEYS, ASKED_COLUMNS)

@@ -30,6 +30,9 @@
     purposes = ["HMB"]                    # without it the grants on chain decide
     epsilon = 3.0                         # most that trained models may cost a patient, of all federations together, at
     delta = 1e-6                          # this probability of more; without both, each federation's own bound, or none
+    minimum_cell = 10                     # of exact tables and survival counts, in this site's own rows
+    maximum_counts = 3                    # federations that may count one column of one version of the data
+    chain_away_stages = 3                 # stages without a new block after which the chain counts as away; 0: it is always waited for
 
 A key that is not known is refused: a rule with a mistyped name would be a rule that nobody keeps.
 """
@@ -206,8 +209,10 @@ def _federations(value: Any) -> SitePolicy:
         "collusion_bound": "collusion_bound",
         "maximum_parameters": "parameters",
         "maximum_steps": "steps",
+        "minimum_cell": "cell",
+        "maximum_counts": "counts",
     }
-    section = _Section("federations", value, {"protections", "purposes", "epsilon", "delta", *bounds})
+    section = _Section("federations", value, {"protections", "purposes", "epsilon", "delta", "chain_away_stages", *bounds})
     default = SitePolicy()
     given = {field: section.integer(key, getattr(default, field), 1, 1 << 40) for key, field in bounds.items()}
     purposes = section.texts("purposes", 16)
@@ -223,7 +228,8 @@ def _federations(value: Any) -> SitePolicy:
         total, delta = (section.value(name, int | float, 0) for name in ("epsilon", "delta"))
         cap = PrivacyCap(float(total), float(delta))
     allowed = frozenset(permission(name).number for name in purposes) or None
-    return SitePolicy(**given, protections=protections, purposes=allowed, privacy=cap)
+    stages = section.integer("chain_away_stages", default.chain_away_stages, 0, 1000)
+    return SitePolicy(**given, protections=protections, purposes=allowed, privacy=cap, chain_away_stages=stages)
 
 
 class _Section:

@@ -109,19 +109,24 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
         return
     _print(found, as_json)
-    table = grid("round", "attempt", "state", "survivors", "signed", "loss", "model")
+    plan = found.config.groups
+    table = grid("round", "attempt", "state", "survivors", *(["groups"] if plan else []), "signed", "loss", "model")
     for each in rounds:
         loss = "" if each.metrics is None else str(each.metrics.get("loss", ""))
         model = Text(each.reason) if each.model is None else Text(to_hex(each.model))
         signers = f"{len(signed[each.round, each.attempt]['result'])} of {len(found.config.aggregators)}"
-        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), signers, Text(loss), model)
+        groups = [Text(f"{(each.metrics or {}).get('groups', '')} of {plan.count}")] if plan else []
+        table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), *groups, signers, Text(loss), model)
     console().print(table)
     if named:
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
 
-def download_model(federation: str, output: Path, *, own: bool, aggregator: str | None, chain: str | None, as_json: bool) -> None:
-    """Write the present global model to a file, with this institution's own tensors in it if asked for."""
+def download_model(
+    federation: str, output: Path, *, own: bool, with_bias: bool, aggregator: str | None, chain: str | None, as_json: bool
+) -> None:
+    """Write the present global model to a file, with this institution's own tensors in it if asked for; a Cox model also as a linear layer
+    with a bias, which can be keyed."""
     from rexis.agent.federation.final_rounds import FinalRounds
     from rexis.agent.federation.membership import fetch_model
 
@@ -136,6 +141,8 @@ def download_model(federation: str, output: Path, *, own: bool, aggregator: str 
             content = _own_model(session, registry, found, content, record)
         if found.config.protection == "ee":
             content = _opened_model(session, found, content, record)
+    if with_bias:
+        content = _with_bias(found, content, record)
     write_private(output, content)
     if as_json:
         print_json({"federation": federation, "model": to_hex(record), "bytes": len(content), "output": str(output)})
@@ -147,23 +154,16 @@ def download_model(federation: str, output: Path, *, own: bool, aggregator: str 
         console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
 
 
-def show_result(federation: str, *, aggregator: str | None, chain: str | None, as_json: bool) -> None:
+def show_result(federation: str, *, plot: Path | None, aggregator: str | None, chain: str | None, as_json: bool) -> None:
     """Print the result of a statistic."""
     from rexis.agent.federation.membership import fetch_result
+    from rexis.cli.statistics import print_result
 
     number = _federation(federation)
     with _session(aggregator) as session:
         config = session.client.federation(number).config
         result = fetch_result(_registry(session, chain), session.client, number, config)
-    document = result.document()
-    if as_json:
-        print_json({"federation": federation, "digest": to_hex(result.digest), "result": document})
-        return
-    console().print(f"{result.count} rows; digest {to_hex(result.digest)}, as it stands on chain.", soft_wrap=True)
-    table = grid("feature", "mean", "sd")
-    for name, mean, sd in zip(config.features.names, document["mean"], document["sd"], strict=True):
-        table.add_row(Text(name), mean, sd)
-    console().print(table)
+    print_result(federation, config, result, plot=plot, as_json=as_json)
 
 
 def _approvals(session: AggregatorSession, found: Federation, rounds: Sequence[RoundRecord]) -> dict[tuple[int, int], dict[str, list[str]]]:
@@ -203,6 +203,14 @@ def _registry(session: AggregatorSession, chain: str | None) -> "Registry":
     from rexis.chain.connection import Chain
 
     return Registry(Chain.connect(service_url("chain", chain, require_profile()), session.deployment))
+
+
+def _with_bias(found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.linear_form import linear_form
+
+    if found.config.training is None:
+        raise UnexpectedMessageError("a statistic has no model: leave --with-bias out")
+    return linear_form(found.config.training, content, record)
 
 
 def _own_model(session: AggregatorSession, registry: "Registry", found: Federation, content: bytes, record: bytes) -> bytes:
@@ -293,17 +301,17 @@ def _privacy(federation: Federation) -> dict[str, Any] | None:
     """What taking part costs, since members see every round's model; None if nothing bounds it."""
     from rexis.secagg.privacy import declared_epsilon
 
-    plan = federation.config.training
+    plan, privacy = federation.config.training, federation.config.privacy
     whole = declared_epsilon(federation.config, federation.config.rounds)
-    if whole is None or plan is None or plan.privacy is None:
+    if whole is None or privacy is None:
         return None
     patient = "row" if federation.config.features.patient is None else "patient"
     return {
-        "mechanism": plan.privacy.mechanism,
-        "unit": "institution" if plan.privacy.mechanism == "skellam" else patient,
+        "mechanism": privacy.mechanism,
+        "unit": "institution" if plan is not None and privacy.mechanism == "skellam" else patient,
         "epsilon": f"{whole:.4g}",
-        "delta": str(plan.privacy.delta),
-        "standardisation_has_no_bound": plan.standardisation is not None,
+        "delta": str(privacy.delta),
+        "standardisation_has_no_bound": plan is not None and plan.standardisation is not None,
     }
 
 
@@ -313,6 +321,14 @@ def _privacy_line(federation: Federation) -> str:
         return "no bound: members see every round's sum, and there is no noise in it"
     line = f"epsilon {found['epsilon']} at delta {found['delta']} for one {found['unit']}, all rounds together ({found['mechanism']})"
     return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
+
+
+def _groups_line(federation: Federation) -> str:
+    plan = federation.config.groups
+    if plan is None:
+        return "none: one sum over all"
+    trim = f", without the {plan.trim} least and greatest" if plan.trim else ""
+    return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
 
 
 def _round_document(record: RoundRecord) -> dict[str, Any]:
@@ -344,6 +360,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
+        ("groups", _groups_line(federation)),
         ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),

@@ -78,7 +78,7 @@ class WorkItem:
     Attributes:
         federation: id, 32 bytes.
         round, attempt: from 1.
-        stage: opening, keys, shares, masked, fixing, unmask or finalising.
+        stage: opening, keys, shares, masked, fixing, survivors, unmask, recording or finalising; see the aggregator's `Phase`.
         manifest: as the aggregator shows it; its digest stands on chain from the stage keys on.
         due: the caller could send its message of this stage, and has not.
         commitment_due: a commitment of the caller's would still count, and none is on chain yet.

@@ -85,4 +85,4 @@ def library_config(spec: ModelSpec, source: Mapping[str, Any], dtype: torch.dtyp
 
 
 def _family(family: str) -> ModuleType:
-    return import_module(f"rexis.models.modules.{'mlp' if family == 'logistic' else family}")
+    return import_module(f"rexis.models.modules.{'mlp' if family in ('logistic', 'cox') else family}")

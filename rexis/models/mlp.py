@@ -61,7 +61,7 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", _widths("hidden", self.hidden))
-        _check_widths(self.widths)
+        check_widths(self.widths)
         for name, value, choices in (("activation", self.activation, ACTIVATIONS), ("normalisation", self.normalisation, NORMALISATIONS)):
             if value not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r:.40}")
@@ -69,7 +69,7 @@ class MLPConfig:
             raise ValueError(f"residual: expected true or false, got {self.residual!r:.40}")
         if self.residual and not any(before == after for before, after in pairwise(self.hidden)):
             raise ValueError(f"residual: expected two neighbouring hidden layers of equal width, got {list(self.hidden)}")
-        _check_parameters(self.shapes)
+        check_parameters(self.shapes)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -102,8 +102,8 @@ class LogisticConfig:
     outputs: int = 1
 
     def __post_init__(self) -> None:
-        _check_widths(self.widths)
-        _check_parameters(self.shapes)
+        check_widths(self.widths)
+        check_parameters(self.shapes)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -131,13 +131,23 @@ def _widths(name: str, values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check_widths(widths: tuple[int, ...]) -> None:
+def check_widths(widths: tuple[int, ...]) -> None:
+    """Return if each is a number of 1 to `MAX_WIDTH`.
+
+    Raises:
+        ValueError: one is not.
+    """
     for width in widths:
         if type(width) is not int or not 0 < width <= MAX_WIDTH:
             raise ValueError(f"expected widths of 1 to {MAX_WIDTH}, got {width!r:.40}")
 
 
-def _check_parameters(shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_parameters(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Return if there are at most `MAX_PARAMETERS`.
+
+    Raises:
+        ValueError: there are more.
+    """
     parameters = sum(prod(shape) for shape in shapes.values())
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"expected at most {MAX_PARAMETERS} parameters, got {parameters}")

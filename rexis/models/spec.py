@@ -13,14 +13,15 @@ from typing import Any, Self
 from rexis.encoding import canonical_json, domain_tag, sha256
 from rexis.errors import MalformedMessageError
 from rexis.models.bert import BertConfig
+from rexis.models.cox import CoxConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
 from rexis.models.vit import ViTConfig
 
-Config = MLPConfig | LogisticConfig | BertConfig | LlamaConfig | ViTConfig
+Config = MLPConfig | LogisticConfig | CoxConfig | BertConfig | LlamaConfig | ViTConfig
 
 FAMILIES: Mapping[str, type[Config]] = MappingProxyType(
-    {"mlp": MLPConfig, "logistic": LogisticConfig, "bert": BertConfig, "llama": LlamaConfig, "vit": ViTConfig}
+    {"mlp": MLPConfig, "logistic": LogisticConfig, "cox": CoxConfig, "bert": BertConfig, "llama": LlamaConfig, "vit": ViTConfig}
 )
 
 
@@ -40,14 +41,14 @@ class ModelSpec:
         return next(name for name, config in FAMILIES.items() if isinstance(self.config, config))
 
     @property
-    def tabular(self) -> MLPConfig | LogisticConfig:
+    def tabular(self) -> MLPConfig | LogisticConfig | CoxConfig:
         """The config of a model that maps rows of features to outputs.
 
         Raises:
             MalformedMessageError: a model of another kind.
         """
-        if not isinstance(self.config, MLPConfig | LogisticConfig):
-            raise MalformedMessageError(f"expected a model of feature rows (mlp, logistic), got family {self.family}")
+        if not isinstance(self.config, MLPConfig | LogisticConfig | CoxConfig):
+            raise MalformedMessageError(f"expected a model of feature rows (mlp, logistic, cox), got family {self.family}")
         return self.config
 
     @property

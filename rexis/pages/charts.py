@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
+STYLE = Path(__file__).with_name("style.css")
 LEFT_MARGIN, RIGHT_MARGIN = 2.0, 2.0  # percent
+# Of lines in the style sheet.
+COLOURS = 4
 ROW_HEIGHT = 44  # pixels: a label, and the interval below it
 
 
@@ -157,6 +161,19 @@ def curves(lines: Sequence[Curve], *, x_name: str, y_name: str, shares: bool = T
             title = f"<title>{escape(line.name)}: {escape(x_name)} {place:.4g}, {escape(y_name)} {value:.4g}</title>"
             parts.append(f'<circle class="point s{number}" cx="{x(place)}" cy="{y(value)}" r="4">{title}</circle>')
     return _svg(height, f"{y_name} by {x_name}", parts)
+
+
+def standalone(chart: str, names: Sequence[str]) -> str:
+    """A chart of at most `COLOURS` lines as a file of its own: with the pages' style sheet in it, and the lines' names."""
+    legend = []
+    for number, name in enumerate(names):
+        y = 24 + 20 * number
+        legend.append(f'<circle class="point s{number}" cx="72%" cy="{y}" r="5"/>')
+        legend.append(f'<text class="label" x="74%" y="{y + 5}">{escape(name)}</text>')
+    opening, rest = chart.split("\n", 1)
+    body, closing = rest.rsplit("\n", 1)
+    style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+    return "\n".join([opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1), style, body, *legend, closing, ""])
 
 
 def gauges(rows: Sequence[Gauge]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-STYLE = Path(__file__).with_name("style.css")
+from rexis.pages.charts import STYLE
 
 
 def render(template: Path, document: Mapping[str, Any], *, charts: Mapping[str, str], **values: Any) -> str:

@@ -7,14 +7,17 @@ Numbers with a fraction are decimal strings, as in everything that is hashed.
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+from rexis.contribution.effects import rounds_needed
 from rexis.encoding import canonical_json, domain_tag, sha256
 from rexis.errors import MalformedMessageError
 from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
-from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
-from rexis.protocol.plan_parts import MASKED, MIN_GROUP, GroupPlan, Protection
+from rexis.protocol.learning_tasks import check_task
+from rexis.protocol.plan_parts import MASKED, MAX_SCORED_ROUNDS, MIN_GROUP, GroupPlan, PrivacyPlan, Protection, ScorePlan
 from rexis.protocol.secagg_messages import SALT_BYTES
+from rexis.protocol.statistics_plans import MomentsPlan, StatisticsPlan, parse_statistics
 
 VERSION = 1
 Kind = Literal["training", "statistics"]
@@ -28,7 +31,7 @@ _FIELDS = (
     "version name kind founder members aggregators quorum collusion_bound threshold min_survivors purpose features stage_s training "
     "statistics"
 )
-_OPTIONAL = "protection group_pad degree groups"
+_OPTIONAL = "protection group_pad degree groups scores"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class FederationConfig:
         group_pad: members put a pad on the sum that the aggregator can not take off; they compute each round's result themselves.
         degree: neighbours of each member in secret sharing, an even number; None for the complete graph.
         groups: robust combination of the sums of random groups; None for one sum over all.
+        scores: of the members' contributions, from the means of groups; None for none.
     """
 
     name: str
@@ -79,6 +83,7 @@ class FederationConfig:
     group_pad: bool = False
     degree: int | None = None
     groups: GroupPlan | None = None
+    scores: ScorePlan | None = None
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -98,7 +103,16 @@ class FederationConfig:
     @property
     def length(self) -> int:
         """Entries of a vector before it is masked, or salted."""
-        return 1 + 2 * len(self.features.names) if self.training is None else self.training.length
+        if self.statistics is not None:
+            return self.statistics.length(self.features)
+        return 0 if self.training is None else self.training.length
+
+    @property
+    def privacy(self) -> PrivacyPlan | None:
+        """Differential privacy of the plan; None if it claims none."""
+        if self.training is not None:
+            return self.training.privacy
+        return None if self.statistics is None or isinstance(self.statistics, MomentsPlan) else self.statistics.rule.privacy
 
     @property
     def masked(self) -> bool:
@@ -114,6 +128,11 @@ class FederationConfig:
     def has_group_key(self) -> bool:
         """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
         return self.group_pad or self.protection == "ee"
+
+    @property
+    def most_summed(self) -> int:
+        """Most updates in one sum: all members', or those of the largest group."""
+        return len(self.members) if self.groups is None else -(-len(self.members) // self.groups.count)
 
     def dataset(self, member: str) -> int:
         """Token id of a member's data set.
@@ -139,7 +158,7 @@ class FederationConfig:
         if fields["kind"] not in get_args(Kind):
             raise MalformedMessageError(f"federation config: expected the kind training or statistics, got {str(fields['kind'])[:40]!r}")
         training = None if fields["training"] is None else TrainingPlan.parse(fields["training"])
-        statistics = None if fields["statistics"] is None else StatisticsPlan.parse(fields["statistics"])
+        statistics = None if fields["statistics"] is None else parse_statistics(fields["statistics"])
         if (training is None, statistics is None) != (fields["kind"] != "training", fields["kind"] != "statistics"):
             raise MalformedMessageError("federation config: expected a plan of its kind and none of the other")
         members = _members(fields["members"])
@@ -162,13 +181,11 @@ class FederationConfig:
             group_pad=fields.get("group_pad", False),
             degree=integer("degree", fields["degree"], 2, len(members) - 1) if "degree" in fields else None,
             groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
+            scores=ScorePlan.parse(fields["scores"]) if "scores" in fields else None,
         )
         config._check_parts()
-        if training is not None and training.model.tabular.widths[0] != len(config.features.names):
-            raise MalformedMessageError(
-                f"federation config: expected a model of {len(config.features.names)} inputs, one for each feature, got "
-                f"{training.model.tabular.widths[0]}"
-            )
+        if training is not None:
+            check_task(config.features, training)
         return config
 
     def document(self) -> dict[str, Any]:
@@ -178,6 +195,7 @@ class FederationConfig:
             "group_pad": self.group_pad,
             "degree": self.degree,
             "groups": None if self.groups is None else self.groups.document(),
+            "scores": None if self.scores is None else self.scores.document(),
         }
         return {
             "version": VERSION,
@@ -202,8 +220,7 @@ class FederationConfig:
         """How the parts that may be left out go together."""
         if self.protection not in get_args(Protection) or type(self.group_pad) is not bool:
             raise MalformedMessageError(f"expected a protection among {', '.join(get_args(Protection))} and group_pad true or false")
-        private = self.training is not None and self.training.privacy is not None
-        if private != (self.protection == "secagg+dp"):
+        if (self.privacy is not None) != (self.protection == "secagg+dp"):
             raise MalformedMessageError("expected the protection secagg+dp with a plan for privacy, and only with it")
         if self.protection == "ee" and self.collusion_bound > 0:
             raise MalformedMessageError(
@@ -214,16 +231,56 @@ class FederationConfig:
             raise MalformedMessageError(f"degree: expected an even number of neighbours, half on each side of a ring, got {self.degree}")
         if not self.masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
             raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
-        if self.groups is not None and (self.training is None or len(self.members) < self.groups.count * MIN_GROUP):
-            raise MalformedMessageError(f"groups: expected training and at least {MIN_GROUP} members to each group")
+        self._check_groups()
+        self._check_scores()
         self._check_privacy()
         self._check_keyed()
         unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
         if unbuilt:
             raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
 
+    def _check_groups(self) -> None:
+        """What would expose an update by the sums of groups, or a sum that no robust rule is known for."""
+        if self.groups is None:
+            return
+        if self.training is None:
+            raise MalformedMessageError("groups: expected training: a statistic has no robust rule")
+        least = self.groups.count * max(MIN_GROUP, self.collusion_bound + 2)
+        if len(self.members) < least:
+            raise MalformedMessageError(
+                f"groups: expected max({MIN_GROUP}, collusion_bound + 2) members to each, two of them honest whoever is drawn into it: "
+                f"{least} for {self.groups.count} groups and collusion_bound {self.collusion_bound}, got {len(self.members)}"
+            )
+        if self.degree is not None:
+            raise MalformedMessageError("groups: expected no degree: everybody in a group is everybody's neighbour")
+        if self.training.strategy.name == "scaffold":
+            raise MalformedMessageError("groups: expected another strategy than scaffold, whose variates are sums over all sites")
+        if self.groups.redrawn and (self.training.privacy is None or self.training.privacy.mechanism != "dp-sgd"):
+            raise MalformedMessageError(
+                "groups: redrawn: expected a plan for privacy with dp-sgd: the sums of two draws, subtracted, can show a single update"
+            )
+
+    def _check_scores(self) -> None:
+        """What no score can be computed from: three groups of max(3, collusion_bound + 2) are asked for by `groups` already."""
+        if self.scores is None:
+            return
+        plan, groups = self.training, self.groups
+        if plan is None or groups is None or not groups.redrawn:
+            raise MalformedMessageError(
+                "scores: expected groups with redrawn: what always stands together can not be told apart, and sums over different groups "
+                "take differential privacy at the sites"
+            )
+        least = rounds_needed(len(self.members), groups.count)
+        if not least <= plan.rounds <= MAX_SCORED_ROUNDS:
+            raise MalformedMessageError(
+                f"scores: expected {least} to {MAX_SCORED_ROUNDS} rounds for {len(self.members)} members in {groups.count} groups to come "
+                f"apart, got {plan.rounds}"
+            )
+
     def _check_privacy(self) -> None:
         """What would leave a site beside its noisy update, or with less noise than is accounted for."""
+        if self.statistics is not None:
+            self._check_counts(self.statistics)
         plan = self.training
         if plan is None or plan.privacy is None:
             return
@@ -262,12 +319,26 @@ class FederationConfig:
         if found:
             raise MalformedMessageError(f"protection ee does not go with {'; '.join(found)}")
 
+    def _check_counts(self, plan: StatisticsPlan) -> None:
+        """What would make a count say more of a patient than its rule allows."""
+        if isinstance(plan, MomentsPlan):
+            return
+        if self.features.patient is not None:
+            raise MalformedMessageError("counts are of rows, each of which is one patient: expected features without patient")
+        if plan.rule.privacy is not None and not 1 <= self.collusion_bound < self.min_survivors:
+            raise MalformedMessageError(
+                "noise in counts: expected a collusion_bound of at least 1, for a member knows its own noise, and below min_survivors, for "
+                "else nobody's noise would be left"
+            )
+
     def _unbuilt(self) -> dict[str, bool]:
         plan, witnessed = self.training, len(self.aggregators) > 1
         found = {
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
             "group_pad": self.group_pad,
-            "groups": self.groups is not None,
+            # The aggregator would see no mean to score.
+            "scores and group_pad": self.scores is not None and self.group_pad,
+            "groups and several aggregators": self.groups is not None and witnessed,
         }
         if plan is None:
             return found

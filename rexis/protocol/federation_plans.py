@@ -1,4 +1,4 @@
-"""What a federation computes: the training of a model, or one statistic (wire formats, section 5)."""
+"""How a federation trains a model (wire formats, section 5)."""
 
 import math
 from collections.abc import Mapping
@@ -21,8 +21,6 @@ LocalOptimizer = Literal["sgd", "adam"]
 TRAINING_SLOTS = 2
 # With early stopping, also the weight of the rows that are held back, and the loss on them times it.
 STOPPING_SLOTS = 2
-SCALE_BITS = range(8, 33)
-MOMENTS = "moments"
 
 
 @dataclass(frozen=True)
@@ -170,31 +168,6 @@ class TrainingPlan:
             "standardisation": None if self.standardisation is None else to_hex(self.standardisation),
             **{name: value for name, value in optional.items() if value is not None},
         }
-
-
-@dataclass(frozen=True)
-class StatisticsPlan:
-    """A secure sum of counts and moments of the features, in fixed point.
-
-    Attributes:
-        identifier: what is summed; `moments` is n, Σx and Σx² of each feature.
-        scale_bits: binary places after the point.
-    """
-
-    identifier: str
-    scale_bits: int
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """Read the member `statistics` of a config."""
-        fields = members_of("statistics", value, "identifier scale_bits")
-        if fields["identifier"] != MOMENTS:
-            raise MalformedMessageError(f"statistics: expected the identifier {MOMENTS}, got {str(fields['identifier'])[:40]!r}")
-        return cls(MOMENTS, integer("scale_bits", fields["scale_bits"], SCALE_BITS.start, SCALE_BITS.stop - 1))
-
-    def document(self) -> dict[str, Any]:
-        """What `parse` reads."""
-        return {"identifier": self.identifier, "scale_bits": self.scale_bits}
 
 
 def _prefixes(values: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Parts of a federation's plan that it may leave out: server strategy, differential privacy, early stopping, robust groups.
+"""Parts of a federation's plan that it may leave out: strategy, differential privacy, early stopping, robust groups, scores.
 
 A part that is left out has no member in the config's document, so that a config without it has the digest it always had.
 """
@@ -9,8 +9,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
+from rexis.contribution.formula import FORMULA_DIGEST
+from rexis.encoding import to_hex
 from rexis.errors import MalformedMessageError
-from rexis.protocol.document_members import decimal, integer, members_of, positive_decimal
+from rexis.protocol.document_members import bytes32, decimal, integer, members_of, positive_decimal
 
 StrategyName = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"]
 Mechanism = Literal["dp-sgd", "skellam"]
@@ -32,10 +34,16 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 MAX_PATIENCE = 1000
 MIN_GROUP = 3
+# Of two a median is their mean, which one of them can move anywhere.
+MIN_MEDIAN = 3
 MAX_EPSILON = 50
 # Within these every accountant gives a figure.
 MIN_NOISE, MAX_NOISE = Decimal("0.01"), Decimal(10_000)
 MIN_RATE = Decimal("0.000001")
+MAX_BANDS = 16
+# Every payee computes the scores again, in decimal arithmetic.
+MAX_SCORED_ROUNDS = 1000
+MIN_CONFIDENCE, MAX_CONFIDENCE = Decimal("0.5"), Decimal("0.999")
 MIN_DELTA, MAX_DELTA = Decimal("0.000000000001"), Decimal("0.01")
 
 
@@ -193,26 +201,78 @@ class GroupPlan:
     """Secure sums over random groups of members, and a robust rule over the groups' means, against poisoned updates.
 
     Attributes:
-        count: groups of a round, drawn anew in each from the chain; 2 · bad + 1 of them survive `bad` dishonest ones.
+        count: groups of a round, drawn from the chain; 2 · bad + 1 of them survive `bad` dishonest ones.
         rule: of the groups' means, coordinate by coordinate.
         trim: groups left out at either end (trimmed mean); 0 for the median.
+        redrawn: drawn anew in each attempt, which takes differential privacy at the sites: sums over different groups can be subtracted.
+            Otherwise the first draw holds for the federation's life.
     """
 
     count: int
     rule: RobustRule
     trim: int = 0
+    redrawn: bool = False
+
+    @property
+    def least(self) -> int:
+        """Fewest groups that a round can be made of: what the rule leaves out at both ends, and one; three for a median."""
+        return max(MIN_MEDIAN, 2 * self.trim + 1)
 
     @classmethod
     def parse(cls, value: Any) -> Self:
         """Read the member `groups`."""
-        fields = members_of("groups", value, "count rule", optional="trim")
-        count = integer("count", fields["count"], 3, 128)
+        fields = members_of("groups", value, "count rule", optional="trim redrawn")
+        count, redrawn = integer("count", fields["count"], 3, 128), fields.get("redrawn", False)
+        if type(redrawn) is not bool:
+            raise MalformedMessageError(f"groups: redrawn: expected true or false, got {str(redrawn)[:40]}")
         if fields["rule"] == "median" and "trim" not in fields:
-            return cls(count, "median")
+            return cls(count, "median", redrawn=redrawn)
         if fields["rule"] == "trimmed-mean" and "trim" in fields:
-            return cls(count, "trimmed-mean", integer("trim", fields["trim"], 1, (count - 1) // 2))
+            return cls(count, "trimmed-mean", integer("trim", fields["trim"], 1, (count - 1) // 2), redrawn)
         raise MalformedMessageError("groups: expected the rule median, or trimmed-mean with the field trim")
 
     def document(self) -> dict[str, Any]:
         """What `parse` reads."""
-        return {"count": self.count, "rule": self.rule, **({"trim": self.trim} if self.trim else {})}
+        optional = {"trim": self.trim, "redrawn": self.redrawn}
+        return {"count": self.count, "rule": self.rule, **{name: value for name, value in optional.items() if value}}
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """How contributions are scored and paid, fixed before round 1; the formula itself is `rexis.contribution.formula`.
+
+    Attributes:
+        bands: most bands that are paid.
+        confidence: with which all members' intervals hold together.
+        floor: share of the average score; a band that lies below it as a whole is paid nothing.
+        cap: most that one member gets of a reward, as a share of it.
+    """
+
+    bands: int
+    confidence: Decimal
+    floor: Decimal
+    cap: Decimal
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read the member `scores`."""
+        fields = members_of("scores", value, "formula bands confidence floor cap")
+        formula = bytes32("formula", fields["formula"])
+        if formula != FORMULA_DIGEST:
+            raise MalformedMessageError(f"scores: expected the formula {to_hex(FORMULA_DIGEST)}, the only one here, got {to_hex(formula)}")
+        confidence, floor, cap = (decimal(name, fields[name], least=Decimal(0)) for name in ("confidence", "floor", "cap"))
+        if not MIN_CONFIDENCE <= confidence <= MAX_CONFIDENCE:
+            raise MalformedMessageError(f"scores: confidence: expected {MIN_CONFIDENCE} to {MAX_CONFIDENCE}, got {confidence}")
+        if floor >= 1 or not 0 < cap <= 1:
+            raise MalformedMessageError(f"scores: expected a floor of [0, 1) and a cap of (0, 1], got {floor} and {cap}")
+        return cls(integer("bands", fields["bands"], 1, MAX_BANDS), confidence, floor, cap)
+
+    def document(self) -> dict[str, Any]:
+        """What `parse` reads."""
+        return {
+            "formula": to_hex(FORMULA_DIGEST),
+            "bands": self.bands,
+            "confidence": str(self.confidence),
+            "floor": str(self.floor),
+            "cap": str(self.cap),
+        }

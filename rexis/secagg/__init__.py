@@ -7,7 +7,7 @@ The aggregator learns the sum of at least `min_survivors` updates and nothing ab
     shares     participant.share(keys)              …                       coordinator.close_shares()            U2
     masked     participant.open_shares(shares), .mask(vector), .announce_masked(upload)     close_masked()        U3
     survivors  participant.consent(masked)          …                       coordinator.close_survivors()
-    unmask     participant.unmask(consents)         …                       coordinator.unmask(masked_sum)
+    unmask     participant.unmask(consents)         …                       coordinator.unmask(masked_sums)
 
 An attempt of a federation whose protection is `none` or `ee` has no masks, and of these stages only masked, with a plain vector: its two
 sides are `plain_participant.PlainParticipant` and `plain_coordinator.PlainCoordinator`. Neither kind takes the terms of the other.

@@ -27,17 +27,17 @@ class MaskedSum:
         self._added: set[str] = set()
         self._total: RingVector | None = np.zeros(terms.length, dtype=terms.dtype)
 
-    @classmethod
-    def whole(cls, terms: RoundTerms, digests: Mapping[str, bytes], total: RingVector) -> "MaskedSum":
-        """The sum that `take` gave earlier, for whoever kept it instead of the vectors; `total` [d] is used up.
+    def filled(self, total: RingVector) -> "MaskedSum":
+        """This sum with what `take` gave earlier, for whoever kept that instead of the vectors; `total` [d] is used up.
 
         Raises:
             MalformedMessageError: of another length or ring.
         """
-        masked_sum = cls(terms, digests)
+        terms = self._terms
         if total.dtype != terms.dtype or total.shape != (terms.length,):
             raise MalformedMessageError(f"expected a sum of {terms.length} entries of {terms.dtype}, got {total.shape} of {total.dtype}")
-        masked_sum._total, masked_sum._added = total, set(masked_sum._digests)
+        masked_sum = MaskedSum(terms, self._digests)
+        masked_sum._total, masked_sum._added = total, set(self._digests)
         return masked_sum
 
     @property

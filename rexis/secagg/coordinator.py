@@ -1,9 +1,12 @@
-"""The aggregator's side of one attempt: it collects signed messages, closes each stage once, and opens the one sum that was agreed on.
+"""The aggregator's side of one attempt: it collects signed messages, closes each stage once, and opens the sums that were agreed on.
+
+There is one sum, or one for each group of the roster. Messages of a group that lost too many are left out when a stage is closed.
 
 It decides nothing that a participant does not check again. When to close a stage (everybody is there, or its deadline passed) is its
 owner's business: there is no clock in here.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -127,7 +130,7 @@ class Coordinator:
         """Fix U1.
 
         Args:
-            graph_seed: hash of the block that opened the attempt, 32 bytes; for the complete graph, zero.
+            graph_seed: hash of the block that opened the attempt, 32 bytes; for the complete graph, zero. Of groups, the draw's seed.
 
         Returns:
             What every participant gets for the next stage.
@@ -137,19 +140,24 @@ class Coordinator:
             UnexpectedMessageError: the stage is not open.
         """
         self._require(Phase.KEYS)
-        self._keys = KeyDirectory.freeze(self.terms, self._messages[Stage.KEYS], graph_seed)
+        counted = self._whole_groups(Stage.KEYS, graph_seed)
+        self._keys, self._messages[Stage.KEYS] = KeyDirectory.freeze(self.terms, counted, graph_seed), counted
         return self._close(Stage.KEYS, Phase.SHARES, to_hex(graph_seed))
 
     def close_shares(self) -> tuple[Envelope, ...]:
         """Fix U2; see `close_keys`."""
         self._require(Phase.SHARES)
-        self._shares = ShareDirectory.freeze(self._closed(self._keys, Stage.KEYS), self._messages[Stage.SHARES])
+        keys = self._closed(self._keys, Stage.KEYS)
+        counted = self._whole_groups(Stage.SHARES, keys.graph_seed)
+        self._shares, self._messages[Stage.SHARES] = ShareDirectory.freeze(keys, counted), counted
         return self._close(Stage.SHARES, Phase.MASKED)
 
     def close_masked(self) -> tuple[Envelope, ...]:
-        """Fix U3, once for the attempt; see `close_keys`. The sum may be built from here on."""
+        """Fix U3, once for the attempt; see `close_keys`. The sums may be built from here on."""
         self._require(Phase.MASKED)
-        self._survivors = SurvivorSet.freeze(self._closed(self._shares, Stage.SHARES), self._messages[Stage.MASKED])
+        shares = self._closed(self._shares, Stage.SHARES)
+        counted = self._whole_groups(Stage.MASKED, shares.keys.graph_seed)
+        self._survivors, self._messages[Stage.MASKED] = SurvivorSet.freeze(shares, counted), counted
         return self._close(Stage.MASKED, Phase.SURVIVORS)
 
     def close_survivors(self, *, fixed: FixedSurvivors | None = None) -> tuple[Envelope, ...]:
@@ -170,28 +178,36 @@ class Coordinator:
         argument = None if fixed is None else [to_hex(fixed.survivors), to_hex(fixed.masked)]
         return self._close(Stage.SURVIVORS, Phase.UNMASK, argument)
 
-    def masked_sum(self) -> MaskedSum:
-        """An empty sum for the survivors' vectors: add each stored upload to it, then hand it to `unmask`."""
-        survivors = self.survivors
-        return MaskedSum(self.terms, {self.terms.address(position): digest for position, digest in survivors.digests.items()})
+    def masked_sums(self) -> tuple[MaskedSum, ...]:
+        """Empty sums for the survivors' vectors, one for each group that is opened, in order; one without groups.
 
-    def unmask(self, masked_sum: MaskedSum) -> RingVector:
-        """Open the sum of the survivors' vectors. After a restart it may be done again, with a new sum.
+        Add each stored upload to the sum that misses it, then hand them to `unmask`.
+        """
+        survivors = self.survivors
+        parts = [sorted(group & survivors.positions) for group in survivors.groups]
+        return tuple(MaskedSum(self.terms, {self.terms.address(each): survivors.digests[each] for each in part}) for part in parts)
+
+    def unmask(self, masked_sums: Sequence[MaskedSum]) -> tuple[RingVector, ...]:
+        """Open the sums of the survivors' vectors. After a restart it may be done again, with new sums.
+
+        Args:
+            masked_sums: what `masked_sums` gave, whole.
 
         Returns:
-            u32 or u64 [d]: the sum, under the group pad if there is one.
+            u32 or u64 [d] of each: the sums, under the group pad if there is one.
 
         Raises:
             BelowThresholdError: too few answers; wait for more, or abort.
             InvalidShareError: a secret does not rebuild whatever answers are used; its dealer is named.
-            UnexpectedMessageError: the stage is not open, or the sum is not complete.
+            UnexpectedMessageError: the stage is not open, or a sum is not complete.
         """
         self._require(Phase.UNMASK, Phase.FINISHED)
         seeds, self._wrong_shares = opened_masks(self.survivors, self._messages[Stage.SHARES], self._messages[Stage.UNMASK])
-        total = masked_sum.take()
-        apply_masks(total, seeds)
+        totals = tuple(masked_sum.take() for masked_sum in masked_sums)
+        for total, masks in zip(totals, seeds, strict=True):
+            apply_masks(total, masks)
         self._phase = Phase.FINISHED
-        return total
+        return totals
 
     def abort(self, reason: str) -> None:
         """End the attempt without a sum; its keys are burned.
@@ -252,6 +268,10 @@ class Coordinator:
         except (EncodingError, VerificationError, KeyError, TypeError, ValueError) as error:
             raise MalformedMessageError(f"coordinator state: {error}") from error
         return coordinator
+
+    def _whole_groups(self, stage: Stage, seed: bytes) -> dict[int, Envelope]:
+        found = self._messages[stage]
+        return {position: found[position] for position in sorted(self.terms.whole(seed, found.keys()))}
 
     def _close_again(self, stage: Stage, argument: Any) -> None:
         if stage is Stage.KEYS:

@@ -27,9 +27,9 @@ def deal(
     def randbelow(bound: int) -> int:
         return int.from_bytes(random_bytes(_FIELD_DRAW)) % bound
 
-    terms, holders = directory.terms, sorted(directory.holders(position))
-    of_self = shamir.split(self_seed, directory.threshold, holders, randbelow=randbelow)
-    of_mask = shamir.split(pairs.mask, directory.threshold, holders, randbelow=randbelow)
+    terms, holders, threshold = directory.terms, sorted(directory.holders(position)), directory.threshold(position)
+    of_self = shamir.split(self_seed, threshold, holders, randbelow=randbelow)
+    of_mask = shamir.split(pairs.mask, threshold, holders, randbelow=randbelow)
     ciphertexts = []
     for neighbour in map(terms.position, terms.addresses(directory.neighbours[position])):
         both, nonce = (of_self[neighbour], of_mask[neighbour]), random_bytes(NONCE_SIZE)

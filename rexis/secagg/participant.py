@@ -112,6 +112,17 @@ class Participant:
         """The messages made so far, in order of stage: after a restart, send the last one again."""
         return tuple(self._state.sent[stage] for stage in Stage if stage in self._state.sent)
 
+    @property
+    def survivors(self) -> SurvivorSet:
+        """U3 as this participant signed it, or answered for it.
+
+        Raises:
+            UnexpectedMessageError: it has done neither.
+        """
+        if self._state.survivors is None:
+            raise UnexpectedMessageError("this participant has signed no survivor set, and answered for none")
+        return self._state.survivors
+
     def state(self) -> bytes:
         """Everything needed to go on after a crash; holds secrets until the attempt is answered or given up."""
         return self._state.to_bytes()

@@ -1,21 +1,20 @@
-"""What stands in a masked vector: the update of a model, or the moments of a statistic, with its counts and losses inside.
+"""What stands in a masked vector of training: the update of a model, with its weight and loss inside. `statistics` has the other kind.
 
 A count beside the vector would be one site's; inside it only the sum is ever seen (`specs/secure-aggregation.md` 3.3 and correction 6).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rexis.commitments import tensor_digest
-from rexis.encoding import canonical_json, sha256
 from rexis.errors import MalformedMessageError
 from rexis.protocol.federation_config import FederationConfig
-from rexis.protocol.federation_plans import StatisticsPlan, TrainingPlan
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.plan_parts import PrivacyPlan
 from rexis.secagg.masks import RingVector
 from rexis.secagg.privacy import private_encoding, site_variance
@@ -36,6 +35,7 @@ class MeanUpdate:
         weight: sum of the banded weights; under differential privacy the number of sites.
         variates: sum of the weighted changes of the sites' control variates, f64 [parameters]; None without SCAFFOLD.
         holdout_loss, holdout_weight: as `loss` and `weight`, of the rows that the sites hold back; None without early stopping.
+        groups: how many groups' means it was made of by a robust rule (`robust`); None for the mean of one sum.
     """
 
     delta: NDArray[np.float64]
@@ -44,6 +44,7 @@ class MeanUpdate:
     variates: NDArray[np.float64] | None = None
     holdout_loss: float | None = None
     holdout_weight: int | None = None
+    groups: int | None = None
 
     def metrics(self) -> dict[str, Any]:
         """What a round's metrics digest is taken over, with decimals as strings."""
@@ -51,6 +52,8 @@ class MeanUpdate:
         metrics = {"version": 1, **loss, "weight": self.weight}
         if self.holdout_loss is not None:
             metrics |= {"holdout_loss": f"{self.holdout_loss:.6f}", "holdout_weight": self.holdout_weight}
+        if self.groups is not None:
+            metrics["groups"] = self.groups
         return metrics
 
 
@@ -62,56 +65,14 @@ class Holdout:
     loss: float
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Count, mean and population standard deviation of each feature over all sites, f64 [d]; a constant feature has sd 1."""
-
-    count: int
-    mean: NDArray[np.float64]
-    sd: NDArray[np.float64]
-
-    def document(self) -> dict[str, Any]:
-        """The result document: its SHA-256 is the model that the statistic's round puts on chain."""
-        return {
-            "version": 1,
-            "statistic": "moments",
-            "count": self.count,
-            "mean": [_decimal_text(value) for value in self.mean],
-            "sd": [_decimal_text(value) for value in self.sd],
-        }
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the canonical document, 32 bytes."""
-        return sha256(canonical_json(self.document()))
-
-    @classmethod
-    def parse(cls, value: Any) -> "Moments":
-        """Read a result document; compare its digest with the chain's.
-
-        Raises:
-            MalformedMessageError: not one of ours.
-        """
-        try:
-            if set(value) != {"version", "statistic", "count", "mean", "sd"} or (value["version"], value["statistic"]) != (1, "moments"):
-                raise ValueError("unknown fields, version or statistic")
-            mean, sd = ([_number(text) for text in value[name]] for name in ("mean", "sd"))
-            if type(value["count"]) is not int or value["count"] < 1 or len(mean) != len(sd) or min(sd, default=0.0) <= 0:
-                raise ValueError("expected a count, and as many means as positive standard deviations")
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise MalformedMessageError(f"statistic: {error}") from error
-        return cls(value["count"], np.array(mean), np.array(sd))
-
-    def standardise(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(x - mean) / sd of inputs f64 [n, d]."""
-        if inputs.shape[1:] != self.mean.shape:
-            raise ValueError(f"expected inputs [n, {len(self.mean)}], got {inputs.shape}")
-        return (inputs - self.mean) / self.sd
-
-
 def vector_record(vector: RingVector) -> bytes:
     """What stands on chain for a vector before masking, or for a sum (32 bytes): the tensor digest of its entries read as signed."""
     return tensor_digest(vector.view(f"<i{vector.itemsize}"))
+
+
+def sums_record(totals: Sequence[RingVector]) -> bytes:
+    """What stands on chain for the opened sums of a round (32 bytes): `vector_record` of all of them, one after the other."""
+    return tensor_digest(np.concatenate([total.view(f"<i{total.itemsize}") for total in totals]))
 
 
 def update_encoding(config: FederationConfig) -> FixedPoint:
@@ -123,11 +84,11 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
     plan = config.training
     if plan is not None and plan.privacy is not None:
         return private_encoding(config)
-    encoding = FixedPoint(len(config.members), 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
+    encoding = FixedPoint(config.most_summed, 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
     # Here and not where a vector is made: whether a site can take part must not depend on its loss.
     room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
     if plan is not None and plan.weight_cap > room:
-        raise ValueError(f"expected a weight cap of at most {room} for {len(config.members)} members, got {plan.weight_cap}")
+        raise ValueError(f"expected a weight cap of at most {room} for {config.most_summed} members in a sum, got {plan.weight_cap}")
     if plan is not None and _has_variates(plan):
         variate_encoding(config)
     return encoding
@@ -139,7 +100,7 @@ def variate_encoding(config: FederationConfig) -> FixedPoint:
     Raises:
         ValueError: the ring has no room for it.
     """
-    return FixedPoint(len(config.members), _training(config).variate_norm, config.ring_bits)
+    return FixedPoint(config.most_summed, _training(config).variate_norm, config.ring_bits)
 
 
 def encode_update(
@@ -202,7 +163,7 @@ def sent_variate(config: FederationConfig, vector: RingVector, *, examples: int)
 
 
 def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
-    """The mean behind the opened sum of a training round.
+    """The mean behind the opened sum of a training round, or of one of its groups.
 
     Raises:
         ValueError: another length or ring.
@@ -218,7 +179,7 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     slots = [int(value) for value in encoding.decode_integers(rest)]
     cap = plan.weight_cap if plan.privacy is None else 1
     for weight, steps in zip(slots[::2], slots[1::2], strict=True):
-        if not 0 < weight <= cap * len(config.members) or steps < 0:
+        if not 0 < weight <= cap * config.most_summed or steps < 0:
             raise MalformedMessageError(f"the sum of the weights is {weight}: a site sent a wrong vector")
     (weight, loss), *held = [(weight, steps / LOSS_STEPS / weight) for weight, steps in zip(slots[::2], slots[1::2], strict=True)]
     holdout_weight, holdout_loss = held[0] if held else (None, None)
@@ -239,50 +200,6 @@ def _private_update(config: FederationConfig, privacy: PrivacyPlan, update: NDAr
     return np.concatenate([parameters, encoding.encode_integers(np.array([1.0, 0.0]))])
 
 
-def encode_moments(config: FederationConfig, inputs: NDArray[np.float64]) -> RingVector:
-    """The vector that a site masks for a statistic.
-
-    Args:
-        inputs: f64 [n, d], as the feature spec prepares them.
-
-    Returns:
-        u64 [1 + 2 d]: n, then Σx and Σx² in fixed point.
-
-    Raises:
-        ValueError: no rows, NaN, or sums too large for the ring.
-    """
-    plan, encoding = _statistics(config), update_encoding(config)
-    if inputs.ndim != 2 or 1 + 2 * inputs.shape[1] != config.length or len(inputs) < 1:
-        raise ValueError(f"expected inputs [n, {len(config.features.names)}] of at least one row, got {inputs.shape}")
-    sums = np.concatenate([inputs.sum(axis=0), np.square(inputs).sum(axis=0)]) * float(1 << plan.scale_bits)
-    if not np.isfinite(sums).all() or np.abs(sums).max() >= encoding.bound:
-        raise ValueError("the sums do not fit the ring: expected finite inputs; rescale them or lower scale_bits")
-    return encoding.encode_integers(np.concatenate([[float(len(inputs))], sums]))
-
-
-def decode_moments(config: FederationConfig, total: RingVector) -> Moments:
-    """Count, mean and standard deviation behind the opened sum of a statistic.
-
-    Raises:
-        ValueError: another length or ring.
-        MalformedMessageError: a sum that honest sites can not have made.
-    """
-    plan, encoding = _statistics(config), update_encoding(config)
-    if total.shape != (config.length,):
-        raise ValueError(f"expected a sum of {config.length} entries, got {total.shape}")
-    integers = encoding.decode_integers(total)
-    count = int(integers[0])
-    if count < 1:
-        raise MalformedMessageError(f"the sum of the counts is {count}: a site sent a wrong vector")
-    first, second = np.split(integers[1:] / float(1 << plan.scale_bits) / count, 2)
-    variance = np.maximum(second - np.square(first), 0.0)
-    # Fixed point leaves noise of this size on a constant feature.
-    constant = variance <= 2.0 ** (3 - plan.scale_bits)
-    sd = np.where(constant, 1.0, np.sqrt(variance))
-    # Through the text that is hashed, so that everybody computes with the same numbers.
-    return Moments.parse(Moments(count, first, sd).document())
-
-
 def _has_variates(plan: TrainingPlan) -> bool:
     return plan.strategy.name == "scaffold"
 
@@ -297,22 +214,3 @@ def _training(config: FederationConfig) -> TrainingPlan:
     if config.training is None:
         raise ValueError("expected a federation for training, got one for a statistic")
     return config.training
-
-
-def _statistics(config: FederationConfig) -> StatisticsPlan:
-    if config.statistics is None:
-        raise ValueError("expected a federation for a statistic, got one for training")
-    return config.statistics
-
-
-def _decimal_text(value: float) -> str:
-    return f"{value:.9g}"
-
-
-def _number(text: Any) -> float:
-    if not isinstance(text, str) or len(text) > 40:
-        raise ValueError("expected decimal strings")
-    number = float(Decimal(text))
-    if not math.isfinite(number):
-        raise ValueError("expected finite numbers")
-    return number

@@ -4,6 +4,8 @@ The stages keys, shares and unmask do not take place. The aggregator sees every 
 (`protection` of its config); who counts, and that everything is signed by its owner, is decided as with masks.
 """
 
+from collections.abc import Sequence
+
 from rexis.encoding import to_hex
 from rexis.errors import EquivocationError, UnexpectedMessageError
 from rexis.protocol.secagg_messages import Envelope, Stage
@@ -99,21 +101,22 @@ class PlainCoordinator:
             raise EquivocationError(f"the chain fixed other survivors than {to_hex(self.survivors.fixed.survivors)}: this attempt is lost")
         self._phase = Phase.UNMASK
 
-    def masked_sum(self) -> MaskedSum:
-        """An empty sum for the survivors' vectors: add each stored upload to it, then hand it to `unmask`."""
+    def masked_sums(self) -> tuple[MaskedSum, ...]:
+        """One empty sum for the survivors' vectors: add each stored upload to it, then hand it to `unmask`."""
         digests = self.survivors.digests
-        return MaskedSum(self.terms, {self.terms.address(position): digest for position, digest in digests.items()})
+        return (MaskedSum(self.terms, {self.terms.address(position): digest for position, digest in digests.items()}),)
 
-    def unmask(self, masked_sum: MaskedSum) -> RingVector:
+    def unmask(self, masked_sums: Sequence[MaskedSum]) -> tuple[RingVector, ...]:
         """The sum of the survivors' vectors without their salts, u32 or u64; there is no mask on it.
 
         Raises:
             UnexpectedMessageError: the survivors are not fixed, or the sum is not complete.
         """
         self._require(Phase.UNMASK, Phase.FINISHED)
+        (masked_sum,) = masked_sums
         total = masked_sum.take()
         self._phase = Phase.FINISHED
-        return total[: self.terms.length - self.terms.salt_entries]
+        return (total[: self.terms.length - self.terms.salt_entries],)
 
     def messages(self, stage: Stage) -> tuple[Envelope, ...]:
         """What counts of a closed stage, in order of position; nothing of a stage that does not take place.

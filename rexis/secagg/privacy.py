@@ -5,6 +5,8 @@ dp-sgd    Each site clips and noises in every local step; the unit is the patien
 skellam   Each site adds integer noise to its clipped update before masking. Of min_survivors sites t_c may subtract theirs again; the
           others' noise is what counts. The unit is the institution: all of its rows may change, so the sensitivity is twice the longest
           rounded update, and a patient is covered as well. It holds against whoever sees no more than the sums.
+counts    A table or survival statistic with Skellam noise: each row is in one cell, so a patient whose data were replaced changes two
+          counts by one. The unit is the patient.
 
 In both, what else is in the vector tells nothing: each site weighs 1 and reports no loss (`payloads.encode_update`). In dp-sgd the noisy
 gradients are divided by a number of the plan, never by one of the site, so that a site with more patients still moves the mean more.
@@ -30,6 +32,8 @@ ROOM_DEVIATIONS = 10
 GRAIN_MICRO = 1000
 LARGEST_EPSILON = 2.0 * MAX_EPSILON
 MOST_COMPOSED = 1_000_000
+# One patient's row moves from one cell to another.
+COUNT_L1, COUNT_L2 = 2.0, math.sqrt(2)
 
 
 def private_encoding(config: FederationConfig) -> FixedPoint:
@@ -39,7 +43,7 @@ def private_encoding(config: FederationConfig) -> FixedPoint:
         ValueError: no scale is left for this clipping norm, or no plan for privacy.
     """
     plan, privacy = _private(config)
-    members, clipping_norm = len(config.members), float(plan.clipping_norm)
+    members, clipping_norm = config.most_summed, float(plan.clipping_norm)
     if privacy.mechanism != "skellam":
         return FixedPoint(members, clipping_norm, config.ring_bits)
     from rexis.dp.skellam import MAX_DEVIATION
@@ -59,17 +63,30 @@ def site_variance(config: FederationConfig) -> float:
     return deviation * deviation / _honest(config)
 
 
+def count_variance(config: FederationConfig) -> float:
+    """Variance of the Skellam noise that one site adds to each count of a statistic: (z √2)² / (min_survivors - t_c).
+
+    Raises:
+        ValueError: its counts have no noise.
+    """
+    if config.privacy is None or config.statistics is None:
+        raise ValueError("expected a statistic whose counts have noise")
+    return (float(config.privacy.noise_multiplier) * COUNT_L2) ** 2 / _honest(config)
+
+
 def round_event(config: FederationConfig) -> "Event | None":
     """What one round costs a patient, in any site's ledger; None where the plan claims no differential privacy.
 
     Raises:
         ValueError: noise that no accountant takes.
     """
-    if config.training is None or config.training.privacy is None:
+    if config.privacy is None:
         return None
     # Takes a second to load, and most federations claim nothing.
     from rexis.dp.accountant import GaussianEvent, SkellamEvent
 
+    if config.statistics is not None:
+        return SkellamEvent(COUNT_L1, COUNT_L2, count_variance(config) * _honest(config))
     plan, privacy = _private(config)
     if privacy.mechanism == "dp-sgd":
         return GaussianEvent(float(privacy.noise_multiplier), float(privacy.sampling_rate or 1), plan.steps)
@@ -86,9 +103,9 @@ def declared_epsilon(config: FederationConfig, rounds: int, delta: float | None 
     Beyond `LARGEST_EPSILON`, or `MOST_COMPOSED` local steps, it is an upper bound that is less tight.
     """
     event = round_event(config)
-    if event is None or config.training is None or config.training.privacy is None:
+    if event is None or config.privacy is None:
         return None
-    return _epsilon(replace(event, count=event.count * rounds), float(config.training.privacy.delta) if delta is None else delta)
+    return _epsilon(replace(event, count=event.count * rounds), float(config.privacy.delta) if delta is None else delta)
 
 
 def declared_micro(config: FederationConfig, rounds: int) -> int:
@@ -104,10 +121,9 @@ def check_claim(config: FederationConfig) -> None:
         UnexpectedMessageError: they cost more.
         ValueError: noise or an encoding that can not be.
     """
-    whole = declared_epsilon(config, config.rounds)
-    if whole is None:
+    whole, privacy = declared_epsilon(config, config.rounds), config.privacy
+    if whole is None or privacy is None:
         return
-    _, privacy = _private(config)
     if whole > float(privacy.epsilon):
         raise UnexpectedMessageError(
             f"privacy: {config.rounds} rounds cost epsilon {whole:.4g} at delta {privacy.delta}, the plan allows {privacy.epsilon}: "

@@ -66,8 +66,8 @@ def _combine(shares: Mapping[int, bytes], used: tuple[int, ...]) -> bytes | None
 
 def opened_masks(
     survivors: SurvivorSet, dealt: Mapping[int, Envelope], answers: Mapping[int, Envelope]
-) -> tuple[list[tuple[bytes, Sign]], frozenset[tuple[int, int]]]:
-    """The masks in the sum of the survivors' vectors: their self masks, and the pairwise ones with who dropped out after sharing.
+) -> tuple[tuple[list[tuple[bytes, Sign]], ...], frozenset[tuple[int, int]]]:
+    """The masks in the sums of the survivors' vectors: their self masks, and the pairwise ones with who dropped out after sharing.
 
     Args:
         survivors: U3.
@@ -75,7 +75,7 @@ def opened_masks(
         answers: checked messages of the stage unmask by position.
 
     Returns:
-        Seeds with the sign that takes them out of the sum, and (holder, dealer) of each wrong share.
+        For each group that is opened the seeds with the sign that takes them out of its sum, and (holder, dealer) of each wrong share.
 
     Raises:
         BelowThresholdError: too few answers.
@@ -93,22 +93,25 @@ def opened_masks(
             if entry["of"] == address
         }
         distrusted = frozenset(holder for holder, _ in wrong)
-        secret, liars = reconstruct(address, shares, directory.threshold, is_secret, distrusted)
+        secret, liars = reconstruct(address, shares, directory.threshold(dealer), is_secret, distrusted)
         wrong |= {(holder, dealer) for holder in liars}
         return secret
 
-    seeds: list[tuple[bytes, Sign]] = []
-    for position in sorted(survivors.positions):
-        commitment = from_hex(dealt[position].payload["commitment"])
-        seeds.append((rebuilt(position, "self", _commits_to(terms.ctx, position, commitment)), -1))
-    for position in sorted(survivors.dropped):
-        scalar = rebuilt(position, "pairwise", _belongs_to(directory.keys[position].mask))
-        private = X25519PrivateKey.from_private_bytes(scalar)
-        for survivor in sorted(directory.neighbours[position] & survivors.positions):
-            seed = pairwise_seed(terms.ctx, private, position, survivor, directory.keys[survivor].mask)
-            # What the missing participant would have added cancels what the survivor did.
-            seeds.append((seed, pairwise_sign(position, survivor)))
-    return seeds, wrong
+    opened = []
+    for group in survivors.groups:
+        seeds: list[tuple[bytes, Sign]] = []
+        for position in sorted(survivors.positions & group):
+            commitment = from_hex(dealt[position].payload["commitment"])
+            seeds.append((rebuilt(position, "self", _commits_to(terms.ctx, position, commitment)), -1))
+        for position in sorted(survivors.dropped & group):
+            scalar = rebuilt(position, "pairwise", _belongs_to(directory.keys[position].mask))
+            private = X25519PrivateKey.from_private_bytes(scalar)
+            for survivor in sorted(directory.neighbours[position] & survivors.positions):
+                seed = pairwise_seed(terms.ctx, private, position, survivor, directory.keys[survivor].mask)
+                # What the missing participant would have added cancels what the survivor did.
+                seeds.append((seed, pairwise_sign(position, survivor)))
+        opened.append(seeds)
+    return tuple(opened), wrong
 
 
 def _commits_to(ctx: bytes, position: int, commitment: bytes) -> Callable[[bytes], bool]:

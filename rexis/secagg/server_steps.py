@@ -1,10 +1,10 @@
-"""From the opened sum of a round to the next global model, the server's state and the round's metrics.
+"""From the opened sums of a round to the next global model, the server's state and the round's metrics.
 
 Aggregators, and members who recompute a round, call the same function and get the same bytes. The state is a tensor file of kind
 `gradient` in double precision; its SHA-256 stands in the round's metrics, and with their digest on chain.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import BytesIO
@@ -21,7 +21,9 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.file_spec import FileSpec
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import decode_update
+from rexis.secagg.payloads import MeanUpdate, decode_update
+from rexis.secagg.robust import combined, group_means
+from rexis.secagg.scored_rounds import METRIC, values_of
 from rexis.training.strategies import ServerStrategy, State
 
 STATE_DTYPE = "f64"
@@ -35,35 +37,47 @@ class ServerStep:
         tensors: of the new global model by name, f32; personal ones are those of the model before.
         state: file of the server's new state; b"" for a strategy without one.
         metrics: what the round's metrics digest is taken over.
+        groups: the mean behind each of the sums, None for one that was spoiled; empty without groups.
     """
 
     tensors: dict[str, NDArray[np.float32]]
     state: bytes
     metrics: dict[str, Any]
+    groups: tuple[MeanUpdate | None, ...] = ()
 
 
-def server_step(config: FederationConfig, base: Mapping[str, NDArray[np.float32]], state: bytes, total: RingVector) -> ServerStep:
-    """Apply the opened sum of a training round.
+def server_step(
+    config: FederationConfig, base: Mapping[str, NDArray[np.float32]], state: bytes, totals: Sequence[RingVector]
+) -> ServerStep:
+    """Apply the opened sums of a training round.
 
     Args:
         base: tensors of the model that the round started from.
         state: file of the server's state beside it; b"" for a strategy without one.
-        total: the sum, u32 [length].
+        totals: u32 [length] of each: one sum, or one for each group that was opened, in their order.
 
     Raises:
-        ValueError: a federation for a statistic, or a sum of another length or ring.
+        ValueError: a federation for a statistic, a sum of another length or ring, or several of a federation without groups.
         MalformedMessageError: a sum that honest sites can not have made, or no state of this strategy.
+        BelowThresholdError: too few groups whose sums honest sites can have made.
         EncodingError: the state became infinite; whether the model did is seen when its file is written.
     """
     if config.training is None:
         raise ValueError("expected a federation for training, got one for a statistic")
-    plan, update = config.training, decode_update(config, total)
+    plan, groups = config.training, group_means(config, totals) if config.groups is not None else ()
+    if config.groups is not None:
+        update = combined(config.groups, groups)
+    else:
+        (total,) = totals
+        update = decode_update(config, total)
     weights = flatten(plan, base)
     moved, remembered = strategy_of(plan).step(weights, _read(plan, state), update.delta, variates=update.variates, weight=update.weight)
     file, metrics = _write(plan, remembered), update.metrics()
     if file:
         metrics["state"] = to_hex(sha256(file))
-    return ServerStep({**base, **unflatten(plan, moved)}, file, metrics)
+    if config.scores is not None:
+        metrics[METRIC] = values_of(groups)
+    return ServerStep({**base, **unflatten(plan, moved)}, file, metrics, groups)
 
 
 def strategy_of(plan: TrainingPlan) -> ServerStrategy:

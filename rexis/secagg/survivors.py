@@ -33,7 +33,7 @@ class SurvivorSet:
         digests: position → digest of its masked vector (`UploadManifest.digest`), 32 bytes.
 
     Raises:
-        BelowThresholdError: a sum over so few could expose one of them, or a neighbourhood lost too many.
+        BelowThresholdError: a sum over so few could expose one of them, or a neighbourhood or a group lost too many.
     """
 
     shares: ShareDirectory
@@ -41,7 +41,8 @@ class SurvivorSet:
 
     def __post_init__(self) -> None:
         check_number(self.shares.terms, "survivors of the round", len(self.digests))
-        check_neighbourhoods(self.shares.keys, self.shares.positions, self.positions)
+        self.shares.keys.check_groups(self.positions)
+        check_neighbourhoods(self.shares.keys, self._concerned, self.positions)
 
     @classmethod
     def freeze(cls, shares: ShareDirectory, messages: Mapping[int, Envelope]) -> "SurvivorSet":
@@ -54,17 +55,23 @@ class SurvivorSet:
         return frozenset(self.digests)
 
     @cached_property
+    def groups(self) -> tuple[frozenset[int], ...]:
+        """The groups that are opened, each with its sum, in the order in which they were drawn; without groups one of everybody."""
+        return tuple(group for group in self.shares.keys.groups if group & self.positions)
+
+    @cached_property
     def dropped(self) -> frozenset[int]:
-        """U2 without U3: others' vectors hold masks with them."""
-        return self.shares.positions - self.positions
+        """U2 without U3: survivors' vectors hold masks with them. Of a group that was left out nothing is in any sum."""
+        return self._concerned - self.positions
 
     @cached_property
     def answerers(self) -> frozenset[int]:
         """Who may answer in the stage unmask: in the complete graph all of U2, in a sparse one the survivors only.
 
+        Of groups, each of which is complete, all of U2 but the members of a group that was left out.
         In a sparse graph an aggregator could declare all honest neighbours of one site dropped, and still have them open its self mask.
         """
-        return self.shares.positions if self.shares.keys.is_complete else self.positions
+        return self._concerned if self.shares.keys.is_complete else self.positions
 
     @cached_property
     def fixed(self) -> FixedSurvivors:
@@ -119,6 +126,10 @@ class SurvivorSet:
                 raise UnexpectedMessageError(
                     f"{message.sender}: {field}: expected shares of exactly {len(due)} participants: {', '.join(due)}"
                 )
+
+    @cached_property
+    def _concerned(self) -> frozenset[int]:
+        return self.shares.positions & frozenset().union(*self.groups)
 
     def _check_answerer(self, position: int) -> None:
         if position not in self.answerers:

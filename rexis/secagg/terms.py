@@ -1,6 +1,6 @@
 """What every party of one attempt of one round knows before the first message, read from the chain and the manifest it commits to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,8 +8,10 @@ import numpy as np
 
 from rexis.encoding import abi_encode, checksum_address, domain_tag, keccak256
 from rexis.errors import EquivocationError, UnexpectedMessageError
+from rexis.protocol.plan_parts import GroupPlan
 from rexis.protocol.secagg_messages import MAX_PARTICIPANTS, SALT_BYTES, Envelope, Stage, secagg_context
 from rexis.secagg.graph import is_complete, neighbourhood_threshold
+from rexis.secagg.groups import draw_groups, group_thresholds, whole_groups
 from rexis.secagg.quantization import RingBits
 from rexis.secagg.thresholds import Thresholds, thresholds
 
@@ -32,6 +34,7 @@ class RoundTerms:
         ring_bits: 32 for models, 64 for statistics.
         degree: k of the neighbour graph, None for the complete one.
         masked: whether vectors are masked; without masks the aggregator sees each, and `length` ends with a salt.
+        groups: how the roster is split, each group with a sum of its own; None for one sum over all.
 
     Raises:
         ValueError: ids of another size, a roster with a repeated address, or numbers out of range.
@@ -51,6 +54,7 @@ class RoundTerms:
     ring_bits: RingBits = 32
     degree: int | None = None
     masked: bool = True
+    groups: GroupPlan | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("federation", self.federation), ("manifest_hash", self.manifest_hash), ("base_model", self.base_model)):
@@ -76,6 +80,10 @@ class RoundTerms:
             raise ValueError(f"expected min_survivors of at least max(t, t_c + 2), got {given}")
         if self.degree is not None and not is_complete(len(self.roster), self.degree):
             neighbourhood_threshold(len(self.roster), given.collusion_bound, self.degree)
+        if self.groups is not None:
+            if self.degree is not None:
+                raise ValueError("expected groups, which are complete inside, or a degree, got both")
+            group_thresholds(len(self.roster), self.groups.count, given.collusion_bound)
 
     @cached_property
     def ctx(self) -> bytes:
@@ -87,12 +95,30 @@ class RoundTerms:
         """Digest of what the manifest says about the protocol (32 bytes): who reads it differently cannot open the others' shares."""
         given = self.thresholds
         numbers = [given.collusion_bound, given.threshold, given.min_survivors, self.length, self.ring_bits, self.degree or 0]
+        if self.groups is not None:
+            numbers += [self.groups.count, self.groups.least]
         return keccak256(
             abi_encode(
                 ["string", "bytes32", "address[]", "uint64[]"],
                 [domain_tag("secagg/parameters", 1).decode(), self.base_model, list(self.roster), numbers],
             )
         )
+
+    @cached_property
+    def group_thresholds(self) -> Mapping[int, Thresholds]:
+        """Size of a group → its thresholds; empty without groups."""
+        given = self.thresholds
+        return {} if self.groups is None else group_thresholds(given.participants, self.groups.count, given.collusion_bound)
+
+    def groups_of(self, seed: bytes) -> tuple[frozenset[int], ...]:
+        """Positions that are summed together, for a seed of 32 bytes; without groups one set of everybody."""
+        if self.groups is None:
+            return (frozenset(range(1, len(self.roster) + 1)),)
+        return tuple(map(frozenset, draw_groups(seed, len(self.roster), self.groups.count)))
+
+    def whole(self, seed: bytes, present: Set[int]) -> frozenset[int]:
+        """Those present whose group, drawn with that seed, can still be opened; without groups all of them."""
+        return frozenset(present) if self.groups is None else whole_groups(self.groups_of(seed), self.group_thresholds, present)
 
     @property
     def salt_entries(self) -> int:

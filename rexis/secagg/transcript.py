@@ -11,7 +11,7 @@ from functools import cached_property
 from rexis.encoding import abi_encode, domain_tag, from_hex, keccak256
 from rexis.errors import BelowThresholdError, MalformedMessageError, UnexpectedMessageError
 from rexis.protocol.secagg_messages import Envelope
-from rexis.secagg import graph
+from rexis.secagg import graph, groups
 from rexis.secagg.key_agreement import PublicKeys
 from rexis.secagg.terms import RoundTerms
 
@@ -25,7 +25,7 @@ class KeyDirectory:
         graph_seed: 32 bytes that nobody knew when the roster was fixed, the hash of a block; zero for the complete graph.
 
     Raises:
-        BelowThresholdError: too few for the sum ever to be revealed, in all or in one neighbourhood.
+        BelowThresholdError: too few for the sum ever to be revealed, in all, in one neighbourhood or in one group.
         MalformedMessageError: one key twice.
     """
 
@@ -37,6 +37,7 @@ class KeyDirectory:
         if len(self.graph_seed) != 32:
             raise ValueError(f"expected 32 bytes of graph seed, got {len(self.graph_seed)}")
         check_number(self.terms, "participants who announced keys", len(self.keys))
+        self.check_groups(self.keys.keys())
         distinct = {key for keys in self.keys.values() for key in (keys.mask, keys.encryption)}
         if len(distinct) != 2 * len(self.keys):
             raise MalformedMessageError("expected distinct keys, got one key twice: somebody repeats another's")
@@ -50,9 +51,20 @@ class KeyDirectory:
     @cached_property
     def neighbours(self) -> dict[int, frozenset[int]]:
         """Position → whom it shares masks with."""
-        everybody = range(1, len(self.terms.roster) + 1)
-        ring = graph.neighbours(everybody, self.terms.degree, self.graph_seed)
-        return {position: ring[position] & self.keys.keys() for position in self.keys}
+        joined: dict[int, frozenset[int]] = {}
+        for group in self.groups:
+            joined |= graph.neighbours(group, self.terms.degree, self.graph_seed)
+        return {position: joined[position] & self.keys.keys() for position in self.keys}
+
+    @cached_property
+    def groups(self) -> tuple[frozenset[int], ...]:
+        """Positions that are summed together, as drawn from the whole roster; without groups everybody."""
+        return self.terms.groups_of(self.graph_seed)
+
+    def check_groups(self, present: Set[int]) -> None:
+        """Refuse a part of a group, and fewer groups than the robust rule takes (BelowThresholdError)."""
+        if self.terms.groups is not None:
+            groups.check_groups(self.terms.groups, self.groups, self.terms.group_thresholds, present)
 
     def holders(self, position: int) -> frozenset[int]:
         """Who holds shares of that participant's secrets: its neighbours and itself."""
@@ -60,13 +72,14 @@ class KeyDirectory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everybody is everybody's neighbour."""
+        """Whether everybody is everybody's neighbour, in each group."""
         return graph.is_complete(len(self.terms.roster), self.terms.degree)
 
-    @cached_property
-    def threshold(self) -> int:
-        """Shares that rebuild a secret."""
+    def threshold(self, position: int) -> int:
+        """Shares that rebuild a secret of that participant."""
         degree = self.terms.degree
+        if self.terms.groups is not None:
+            return next(self.terms.group_thresholds[len(group)].threshold for group in self.groups if position in group)
         if degree is None or self.is_complete:
             return self.terms.thresholds.threshold
         return graph.neighbourhood_threshold(len(self.terms.roster), self.terms.thresholds.collusion_bound, degree)
@@ -99,7 +112,7 @@ class ShareDirectory:
         digests: position → payload digest of its message, 32 bytes.
 
     Raises:
-        BelowThresholdError: too few, in all or in one neighbourhood.
+        BelowThresholdError: too few, in all, in one neighbourhood or in one group.
     """
 
     keys: KeyDirectory
@@ -107,6 +120,7 @@ class ShareDirectory:
 
     def __post_init__(self) -> None:
         check_number(self.keys.terms, "participants who shared their secrets", len(self.digests))
+        self.keys.check_groups(self.positions)
         check_neighbourhoods(self.keys, self.positions, self.positions)
 
     @classmethod
@@ -187,6 +201,6 @@ def check_number(terms: RoundTerms, what: str, number: int) -> None:
 def check_neighbourhoods(keys: KeyDirectory, dealers: Set[int], present: Set[int]) -> None:
     """Refuse to go on when the secrets of a dealer could not be rebuilt by those present (BelowThresholdError)."""
     for position in sorted(dealers):
-        held = len(keys.holders(position) & present)
-        if held < keys.threshold:
-            raise BelowThresholdError(f"neighbourhood of {keys.terms.address(position)}", keys.threshold, held)
+        held, needed = len(keys.holders(position) & present), keys.threshold(position)
+        if held < needed:
+            raise BelowThresholdError(f"neighbourhood of {keys.terms.address(position)}", needed, held)

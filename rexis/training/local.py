@@ -80,15 +80,17 @@ def train_local(
     seed: int,
     correction: Tensor | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
+    loss: Callable[[Tensor, Tensor], Tensor] = classification_loss,
 ) -> LocalUpdate:
     """Train a model in place from the global weights it holds.
 
     Args:
         features: floats [n, inputs].
-        labels: integers [n]; one class only is allowed.
+        labels: integers [n], or what the loss takes for n examples; one class only is allowed.
         seed: of the order of mini-batches; without `batch_size` it changes nothing.
         correction: floats [parameters], added to every step's gradient: c - cᵢ of SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1).
         on_step: told after each step how many are done, and of how many.
+        loss: mean over a batch, of outputs and labels.
 
     Raises:
         ValueError: no examples, or lengths that differ.
@@ -98,7 +100,7 @@ def train_local(
     parameters = list(model.parameters())
     start = parameters_to_vector(parameters).detach().clone()
     with torch.no_grad():
-        loss_before = classification_loss(model(features), labels).item()
+        loss_before = loss(model(features), labels).item()
     optimizer = steps.make_optimizer(parameters)
     order = torch.empty(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
@@ -109,13 +111,13 @@ def train_local(
             order = torch.randperm(len(features), generator=generator) if size < len(features) else torch.arange(len(features))
         batch, order = order[:size].to(features.device), order[size:]
         optimizer.zero_grad()
-        loss = classification_loss(model(features[batch]), labels[batch])
+        objective = loss(model(features[batch]), labels[batch])
         if steps.proximal:
-            loss = loss + steps.proximal / 2 * (parameters_to_vector(parameters) - start).square().sum()
+            objective = objective + steps.proximal / 2 * (parameters_to_vector(parameters) - start).square().sum()
         if correction is not None:
             # Its gradient is the correction itself.
-            loss = loss + parameters_to_vector(parameters) @ correction.to(start)
-        torch.autograd.backward(loss)
+            objective = objective + parameters_to_vector(parameters) @ correction.to(start)
+        torch.autograd.backward(objective)
         optimizer.step()
         on_step(done, steps.count)
     return LocalUpdate(parameters_to_vector(parameters).detach() - start, len(features), loss_before)

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from services.aggregator.approval_routes import router as approval_router
 from services.aggregator.group_key_routes import router as group_key_router
 from services.aggregator.routes import router
+from services.aggregator.score_routes import router as score_router
 from services.aggregator.settings import AggregatorSettings
 from services.foundation.assembly import create_api
 from services.foundation.relays import relay_progress_router, relay_router
@@ -23,5 +24,13 @@ def create_app(settings: AggregatorSettings | None = None) -> FastAPI:
         settings or AggregatorSettings.from_environment(),
         title="Rexis aggregator",
         summary="Federations of institutions, with thresholds under which no single update can be seen.",
-        routers=[upload_router(), router, approval_router, group_key_router, relay_router(DOORS), relay_progress_router()],
+        routers=[
+            upload_router(),
+            router,
+            approval_router,
+            group_key_router,
+            score_router,
+            relay_router(DOORS),
+            relay_progress_router(),
+        ],
     )

@@ -1,5 +1,6 @@
 """Attempts at rounds: what they start from, the state machine that stands behind them, and how they end."""
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 
@@ -21,6 +22,8 @@ from services.foundation.database import now
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.foundation.uploads.records import Upload, abandon_upload
 
+Step = Callable[[], None]
+
 # After so many a round has shown that it can not be finished.
 MAX_ATTEMPTS = 3
 # Before the first stage begins, the chain has to mine the opening; the local one does at once.
@@ -28,14 +31,19 @@ OPENING_S, LOCAL_OPENING_S = 60, 2
 
 
 class Phase(StrEnum):
-    """Stages of an attempt in their order; `opening`, `fixing` and `finalising` wait for the chain."""
+    """Stages of an attempt in their order; `opening`, `fixing`, `recording` and `finalising` wait for the chain.
+
+    `survivors` and `recording` are gone through only while the chain is away: see `consents`.
+    """
 
     OPENING = "opening"
     KEYS = "keys"
     SHARES = "shares"
     MASKED = "masked"
     FIXING = "fixing"
+    SURVIVORS = "survivors"
     UNMASK = "unmask"
+    RECORDING = "recording"
     FINALISING = "finalising"
     FINISHED = "finished"
     ABORTED = "aborted"
@@ -47,8 +55,8 @@ class Phase(StrEnum):
 
 
 ENDED = (Phase.FINISHED, Phase.ABORTED)
-# Stages in which the sites send; the survivors are fixed on chain and not by signatures.
-SENDING = (Stage.KEYS, Stage.SHARES, Stage.MASKED, Stage.UNMASK)
+# Stages in which the sites send, in their order.
+SENDING = tuple(Stage)
 
 
 def begin(session: Session, calls: Calls, federation: Federation, *, round_number: int, number: int) -> Attempt:
@@ -77,9 +85,9 @@ def latest(session: Session, federation: Federation, *, for_update: bool = False
     return session.scalar(query.with_for_update() if for_update else query)
 
 
-def enter(attempt: Attempt, phase: Phase) -> None:
-    """Change the stage."""
-    attempt.stage, attempt.stage_since, attempt.tries = phase.value, now(), 0
+def enter(attempt: Attempt, phase: Phase, *, tries: int = 0) -> None:
+    """Change the stage; `tries` of one that waits for the call of a stage before it."""
+    attempt.stage, attempt.stage_since, attempt.tries = phase.value, now(), tries
 
 
 def end(session: Session, attempt: Attempt, phase: Phase, reason: str | None = None) -> None:
@@ -121,22 +129,24 @@ def terms_of(registry: Registry, federation: Federation, attempt: Attempt) -> Ro
         ring_bits=config.ring_bits,
         degree=config.degree,
         masked=config.masked,
+        groups=config.groups,
     )
 
 
-def graph_seed(config: FederationConfig, chain: OnchainRound | None) -> bytes:
-    """What orders the neighbour graph (32 bytes): the hash of the block that opened the attempt; zero for the complete graph.
+def graph_seed(session: Session, config: FederationConfig, attempt: Attempt) -> bytes:
+    """What orders a sparse graph or draws the groups (32 bytes): the hash of the block that opened the attempt.
 
-    Args:
-        chain: what the chain has of the attempt.
+    It is zero for one complete graph. Groups that are kept are drawn by the block that opened the federation's first attempt.
 
     Raises:
         UnexpectedMessageError: the chain was reorganised, and the attempt is not open on it now.
     """
-    if config.degree is None:
+    if config.degree is None and config.groups is None:
         return bytes(32)
+    kept = config.groups is not None and not config.groups.redrawn
+    chain = session.get(OnchainRound, (attempt.federation_id, 1, 1)) if kept else onchain(session, attempt)
     if chain is None or chain.opened_block is None:
-        raise UnexpectedMessageError("the attempt is not open on chain: its neighbours are unknown")
+        raise UnexpectedMessageError("the attempt that draws them is not open on chain: neighbours and groups are unknown")
     return from_hex(chain.opened_block, 32)
 
 
@@ -151,24 +161,29 @@ def coordinator_of(session: Session, registry: Registry, federation: Federation,
     if phase is Phase.OPENING or phase in ENDED:
         raise UnexpectedMessageError(f"attempt {attempt.number} of round {attempt.round} is {phase}: no message of it is taken")
     for stage in SENDING:
-        if stage is Stage.UNMASK and phase.is_behind(Phase.FIXING):
-            coordinator.close_survivors(fixed=_fixed(session, attempt))
         for message in messages_of(session, attempt, stage):
             coordinator.receive(message)
         if not phase.is_behind(stage):
             break
         if stage is Stage.KEYS:
-            coordinator.close_keys(graph_seed=graph_seed(FederationConfig.parse(federation.config), onchain(session, attempt)))
+            coordinator.close_keys(graph_seed=graph_seed(session, FederationConfig.parse(federation.config), attempt))
         elif stage is Stage.SHARES:
             coordinator.close_shares()
         elif stage is Stage.MASKED:
             coordinator.close_masked()
+        elif stage is Stage.SURVIVORS:
+            coordinator.close_survivors(fixed=_fixed(session, attempt))
     return coordinator
 
 
 def onchain(session: Session, attempt: Attempt) -> OnchainRound | None:
     """What the chain has of an attempt."""
     return session.get(OnchainRound, (attempt.federation_id, attempt.round, attempt.number))
+
+
+def senders(session: Session, attempt: Attempt, stage: Stage) -> set[str]:
+    """Whose messages of a stage were taken."""
+    return set(session.scalars(select(RoundMessage.sender).where(*rows_of(attempt), RoundMessage.stage == stage.value)))
 
 
 def rows_of(attempt: Attempt) -> tuple[ColumnElement[bool], ...]:

@@ -1,11 +1,14 @@
 """The aggregator's background process: `python -m services.aggregator.background`.
 
-It relays calls, indexes the chain, carries the rounds, witnesses those that other aggregators lead, and deletes masked vectors whose round
-is over.
+It relays calls, indexes the chain and notes when it is away, carries the rounds, witnesses those that other aggregators lead, and deletes
+masked vectors whose round is over.
 """
+
+from functools import cache, partial
 
 from sqlalchemy import Engine
 
+from rexis.chain.silence import ChainSilence
 from services.aggregator.gossip import Gossip
 from services.aggregator.peers import open_peers
 from services.aggregator.projection import FederationProjection
@@ -13,7 +16,7 @@ from services.aggregator.registry_calls import Registry
 from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.witnesses import Witnesses
-from services.foundation.assembly import chain_jobs, deployment_of, relayer, run_service_background
+from services.foundation.assembly import chain_jobs, connect_chain, deployment_of, relayer, run_service_background
 from services.foundation.background import Job
 from services.foundation.objects import open_store
 from services.foundation.uploads import reap_uploads
@@ -22,6 +25,7 @@ PROJECTIONS = (FederationProjection(),)
 # A round waits for the chain three times, with everybody in it waiting too.
 ROUNDS_TICK_S = CHAIN_TICK_S = 0.25
 REAP_S = 5.0
+SILENCE_TICK_S = 1.0
 WITNESS_TICK_S, GOSSIP_TICK_S = 0.5, 2.0
 
 
@@ -29,7 +33,8 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     """Everything periodic of the aggregator; raises as `chain_jobs` and `deployment_of` do."""
     objects = open_store(settings.object_store_url)
     registry, signer = Registry.of(deployment_of(settings)), relayer(settings)
-    rounds = Rounds(engine, objects, registry, signer)
+    silence = ChainSilence(cache(partial(connect_chain, settings)))
+    rounds = Rounds(engine, objects, registry, signer, silence)
     peers = open_peers(settings.peer_urls, signer, settings.chain_id)
     witnessing = [
         Job("witness", WITNESS_TICK_S, Witnesses(engine, objects, registry, signer, peers).run_once),
@@ -37,6 +42,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     ]
     return [
         *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),
+        Job("chain silence", SILENCE_TICK_S, silence.look),
         Job("rounds", ROUNDS_TICK_S, rounds.run_once),
         Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
         *(witnessing if peers else ()),

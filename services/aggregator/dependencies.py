@@ -18,7 +18,10 @@ MAX_NUMBER = 2**31 - 1
 
 FederationId = Annotated[str, Path(pattern="^0x[0-9a-f]{64}$", description="id on chain")]
 Number = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
-SendingStage = Annotated[Literal["keys", "shares", "masked", "unmask"], Path(description="the survivors are read from the chain")]
+SendingStage = Annotated[
+    Literal["keys", "shares", "masked", "survivors", "unmask"],
+    Path(description="the survivors are read from the chain; signed by the sites only while it is away"),
+]
 
 
 def _registry(request: Request) -> Registry:

@@ -1,7 +1,7 @@
-"""The masked sum of an attempt as a witness holds it: made from the survivors' vectors once, and kept instead of them.
+"""The masked sums of an attempt as a witness holds them: made from the survivors' vectors once, and kept instead of them.
 
 A witness fetches the vectors before it signs whose they are, so that one who signed can open the sum whatever becomes of them. They pass
-through: what stays is their sum, under the masks that only the sites' answers for exactly these survivors take off.
+through: what stays is their sum, or that of each group, under the masks that only the sites' answers for exactly these survivors take off.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ from services.foundation.objects import ObjectStore
 Key = tuple[str, int, int, str]
 
 
-def hold(engine: Engine, objects: ObjectStore, peer: Peer, coordinator: Coordinator) -> MaskedSum:
-    """The whole sum of the survivors' vectors; fetched from the leading aggregator if it is not here yet.
+def hold(engine: Engine, objects: ObjectStore, peer: Peer, coordinator: Coordinator) -> tuple[MaskedSum, ...]:
+    """The whole sums of the survivors' vectors; fetched from the leading aggregator if it is not here yet.
 
     Args:
         coordinator: with the stage masked closed.
@@ -31,19 +31,19 @@ def hold(engine: Engine, objects: ObjectStore, peer: Peer, coordinator: Coordina
     """
     terms, record = coordinator.terms, to_hex(coordinator.survivors.fixed.masked)
     key = to_hex(terms.federation), terms.round, terms.attempt, record
-    digests = {terms.address(position): digest for position, digest in coordinator.survivors.digests.items()}
     known = _known(engine, key)
     if known is not None:
         content = _read(objects, known)
         if content is not None:
-            return MaskedSum.whole(terms, digests, np.frombuffer(content, dtype=terms.dtype).copy())
-    masked_sum = coordinator.masked_sum()
-    for sender in masked_sum.missing:
-        size = terms.length * terms.dtype.itemsize
-        masked_sum.add(sender, peer.approvals.vector(terms.federation, terms.round, terms.attempt, sender, size))
-    total = masked_sum.take()
-    _keep(engine, objects, key, total)
-    return MaskedSum.whole(terms, digests, total)
+            return _whole(coordinator, np.frombuffer(content, dtype=terms.dtype).copy())
+    masked_sums = coordinator.masked_sums()
+    for masked_sum in masked_sums:
+        for sender in masked_sum.missing:
+            size = terms.length * terms.dtype.itemsize
+            masked_sum.add(sender, peer.approvals.vector(terms.federation, terms.round, terms.attempt, sender, size))
+    totals = np.concatenate([masked_sum.take() for masked_sum in masked_sums])
+    _keep(engine, objects, key, totals)
+    return _whole(coordinator, totals)
 
 
 def drop_ended(engine: Engine, objects: ObjectStore) -> None:
@@ -62,6 +62,11 @@ def drop_ended(engine: Engine, objects: ObjectStore) -> None:
             found = session.get(HeldSum, (row.federation_id, row.round, row.attempt, row.masked_record))
             if found is not None:
                 session.delete(found)
+
+
+def _whole(coordinator: Coordinator, totals: RingVector) -> tuple[MaskedSum, ...]:
+    empty = coordinator.masked_sums()
+    return tuple(each.filled(total) for each, total in zip(empty, np.split(totals, len(empty)), strict=True))
 
 
 def _known(engine: Engine, key: Key) -> HeldSum | None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.server_steps import holdout_losses
-from services.aggregator import attempts, group_keys, history, stages
+from services.aggregator import attempts, consents, group_keys, history, stages
 from services.aggregator.attempts import MAX_ATTEMPTS, Phase
 from services.aggregator.models import Attempt, Federation, OnchainFederation, OnchainRound
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -108,7 +108,8 @@ def _aborted(session: Session, calls: Calls, federation: Federation, attempt: At
     if chain is None:
         return lambda: _enter(federation, "failed", f"round {attempt.round}: {attempt.reason}")
     if chain.abandoned_transaction is not None:
-        if chain.survivors_hash is not None or attempt.number >= MAX_ATTEMPTS:
+        fixed = chain.survivors_hash is not None
+        if fixed or attempt.number >= MAX_ATTEMPTS or consents.leave_no_round(session, federation, attempt):
             return lambda: _enter(federation, "failed", f"round {attempt.round}, attempt {attempt.number}: {attempt.reason}")
         return lambda: _try_again(session, calls, federation, attempt)
     if chain.finalised_transaction is not None:

@@ -17,7 +17,7 @@ from services.foundation.problems import Problem, conflict, not_found
 from services.foundation.uploads import Upload, claim_upload
 
 # Who can send at a stage has sent at this one.
-_BEFORE = {Stage.SHARES: Stage.KEYS, Stage.MASKED: Stage.SHARES, Stage.UNMASK: Stage.SHARES}
+_BEFORE = {Stage.SHARES: Stage.KEYS, Stage.MASKED: Stage.SHARES, Stage.SURVIVORS: Stage.SHARES, Stage.UNMASK: Stage.SHARES}
 
 
 def find(session: Session, federation: Federation, round_number: int, number: int, *, for_update: bool = False) -> Attempt:

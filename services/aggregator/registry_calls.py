@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from rexis.chain.calls import encode_call
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import Signer
+from rexis.chain.silence import ChainSilence
 from rexis.encoding import from_hex
 from rexis.protocol.approvals import Approval
 from rexis.protocol.federation_rounds import RoundResult, approvals
@@ -40,10 +41,15 @@ class Registry:
 
 
 class Calls:
-    """Promises calls as this aggregator; `signer` is its address in its federations' lists of aggregators."""
+    """Promises calls as this aggregator.
 
-    def __init__(self, registry: Registry, signer: Signer) -> None:
-        self.registry, self.signer = registry, signer
+    Args:
+        signer: its address in its federations' lists of aggregators.
+        silence: what this aggregator's own node says about the chain being away.
+    """
+
+    def __init__(self, registry: Registry, signer: Signer, silence: ChainSilence) -> None:
+        self.registry, self.signer, self.silence = registry, signer, silence
 
     def open_round(self, session: Session, attempt: Attempt) -> None:
         """Have the attempt opened on chain, under its manifest."""

@@ -4,7 +4,7 @@ Reading, computing and recording are three steps, and only the last one changes 
 again: the sum is exact and every file has one form, so a second run gives the same bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import decode_moments, vector_record
-from rexis.secagg.plain_coordinator import AnyCoordinator
+from rexis.secagg.payloads import MeanUpdate, sums_record
+from rexis.secagg.plain_coordinator import AnyCoordinator, PlainCoordinator
+from rexis.secagg.robust import GroupMean
 from rexis.secagg.server_steps import server_step
-from services.aggregator import attempts, global_models, plain_attempts
+from rexis.secagg.statistics import decode_statistic
+from services.aggregator import attempts, consents, global_models, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
 from services.aggregator.models import Attempt, Federation, GlobalModel
@@ -58,6 +60,7 @@ class Outcome:
         file: the new model; None for a statistic.
         state: file of the server's new state; b"" for a statistic, or a strategy without one.
         document: the statistic's result in canonical JSON; None for training.
+        groups: mean of each group whose sum could be read; empty without groups.
     """
 
     aggregate: bytes
@@ -66,6 +69,7 @@ class Outcome:
     file: ModelFile | None
     state: bytes
     document: bytes | None
+    groups: tuple[GroupMean, ...] = ()
 
 
 def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
@@ -110,31 +114,44 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
 
 
 def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
-    masked_sum = opening.coordinator.masked_sum()
-    for sender in masked_sum.missing:
-        masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
-    total = opening.coordinator.unmask(masked_sum)
-    return decoded(objects, opening, total)
+    masked_sums = opening.coordinator.masked_sums()
+    for masked_sum in masked_sums:
+        for sender in masked_sum.missing:
+            masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
+    return decoded(objects, opening, opening.coordinator.unmask(masked_sums))
 
 
-def decoded(objects: ObjectStore, opening: Opening, total: RingVector) -> Outcome:
-    """What the unmasked sum [d] makes of the base model: the same bytes at every aggregator."""
-    aggregate = vector_record(total)
+def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]) -> Outcome:
+    """What the unmasked sums, [d] for each group that was opened, make of the base model: the same bytes at every aggregator."""
+    aggregate = sums_record(totals)
     plan = opening.config.training
     if plan is None or opening.base is None:
-        moments = decode_moments(opening.config, total)
-        return Outcome(aggregate, moments.digest, None, None, b"", canonical_json(moments.document()))
+        (total,) = totals
+        result = decode_statistic(opening.config, total)
+        return Outcome(aggregate, result.digest, None, None, b"", canonical_json(result.document()))
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
-    step = server_step(opening.config, base, state, total)
+    step = server_step(opening.config, base, state, totals)
     file = global_models.written(step.tensors, plan.model)
-    return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
+    groups = _group_means(opening.coordinator, step.groups)
+    return Outcome(aggregate, file.record, step.metrics, file, step.state, None, groups)
+
+
+def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]) -> tuple[GroupMean, ...]:
+    if not means or isinstance(coordinator, PlainCoordinator):
+        return ()
+    survivors, terms = coordinator.survivors, coordinator.terms
+    named = zip(survivors.groups, means, strict=True)
+    return tuple(GroupMean(tuple(terms.addresses(group & survivors.positions)), mean) for group, mean in named if mean is not None)
 
 
 def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:
     chain = attempts.onchain(session, attempt)
-    if chain is None or chain.survivors_hash is None:
+    if chain is not None and chain.survivors_hash is not None:
+        attempts.enter(attempt, Phase.FINALISING)
+    elif consents.suffice(session, federation, attempt):
+        attempts.enter(attempt, Phase.RECORDING, tries=attempt.tries)
+    else:
         return  # the chain was reorganised meanwhile: the sum is opened again when it stands there again
-    attempts.enter(attempt, Phase.FINALISING)
     attempt.aggregate, attempt.model, attempt.metrics = to_hex(outcome.aggregate), to_hex(outcome.model), outcome.metrics
     federation.result = outcome.document
     if outcome.file is not None:

@@ -6,6 +6,7 @@ import structlog
 from sqlalchemy import Engine, delete, select
 
 from rexis.chain.signer import Signer
+from rexis.chain.silence import ChainSilence
 from services.aggregator import attempts, lifecycle, results, stages
 from services.aggregator.models import Account, Federation
 from services.aggregator.registry_calls import Calls, Registry
@@ -24,11 +25,12 @@ class Rounds:
 
     Args:
         signer: the aggregator's key.
+        silence: looked at by whoever owns it.
     """
 
-    def __init__(self, engine: Engine, objects: ObjectStore, registry: Registry, signer: Signer) -> None:
+    def __init__(self, engine: Engine, objects: ObjectStore, registry: Registry, signer: Signer, silence: ChainSilence) -> None:
         self._engine, self._objects = engine, objects
-        self._calls = Calls(registry, signer)
+        self._calls = Calls(registry, signer, silence)
         self._introduced = False
         self._failures: dict[str, tuple[int, float]] = {}
 

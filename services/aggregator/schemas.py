@@ -137,7 +137,7 @@ class WorkItem(BaseModel):
     federation: str
     round: int
     attempt: int
-    stage: Literal["opening", "keys", "shares", "masked", "fixing", "unmask", "finalising"]
+    stage: Literal["opening", "keys", "shares", "masked", "fixing", "survivors", "unmask", "recording", "finalising"]
     manifest: dict[str, Any]
     due: bool = Field(description="the caller could send its message of this stage, or its approval, and has not")
     commitment_due: bool = Field(description="a commitment of the caller's would still count, and none is on chain yet")

@@ -4,7 +4,7 @@
 or one that was killed in between, take each step once.
 """
 
-from collections.abc import Callable
+from collections.abc import Set
 from datetime import datetime
 
 from sqlalchemy import delete, select
@@ -17,13 +17,12 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.plain_coordinator import PlainCoordinator
-from services.aggregator import approvals, attempts, plain_attempts
-from services.aggregator.attempts import Phase
+from services.aggregator import approvals, attempts, consents, plain_attempts
+from services.aggregator.attempts import Phase, Step
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
 from services.foundation.outbox.transactions import ChainIntent
 
-Step = Callable[[], None]
 MAX_OPENINGS = 3
 # The chain's clock may be behind ours: a call that came too early is tried again, each time after a longer pause.
 LONGEST_PAUSE_S = 30.0
@@ -43,6 +42,10 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
             return _sending(session, calls, federation, attempt, instant)
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
+        case Phase.SURVIVORS:
+            return consents.collecting(session, calls, federation, attempt, chain, instant)
+        case Phase.RECORDING:
+            return _recording(session, calls, federation, attempt, chain, instant)
         case Phase.FINALISING:
             return _finalising(session, calls, federation, attempt, chain, instant)
         case _:
@@ -50,17 +53,21 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
 
 
 def is_answered(session: Session, federation: Federation, attempt: Attempt, instant: datetime) -> bool:
-    """Whether the sum can be opened: every survivor gave its shares, or the time for it is over."""
+    """Whether the sum can be opened: everybody who was asked for shares gave them, or the time for it is over."""
     chain = attempts.onchain(session, attempt)
-    # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
-    if attempt.stage != Phase.UNMASK or attempt.survivors is None or chain is None or chain.survivors_hash is None:
+    if attempt.stage != Phase.UNMASK or attempt.survivors is None:
         return False
     config = FederationConfig.parse(federation.config)
+    fixed = chain is not None and chain.survivors_hash is not None
+    # The chain may have been reorganised: whether these survivors stand there is known when it has them again.
+    if not fixed and not consents.suffice(session, federation, attempt):
+        return False
     if not config.masked:
         return True
+    awaited = set(attempt.survivors) if fixed else attempts.senders(session, attempt, Stage.SURVIVORS)
     # A stage that began late, because the chain was slow, is not shorter for it.
     deadline = max(Manifest.parse(attempt.manifest).deadlines.unmask, int(attempt.stage_since.timestamp()) + config.stage_s)
-    return _senders(session, attempt, Stage.UNMASK) >= set(attempt.survivors) or attempts.is_over(deadline, instant)
+    return attempts.senders(session, attempt, Stage.UNMASK) >= awaited or attempts.is_over(deadline, instant)
 
 
 def committed(session: Session, attempt: Attempt) -> set[str]:
@@ -96,11 +103,11 @@ def _opening(session: Session, calls: Calls, federation: Federation, attempt: At
 
 def _sending(session: Session, calls: Calls, federation: Federation, attempt: Attempt, instant: datetime) -> Step | None:
     stage = Stage(attempt.stage)
-    sent = _senders(session, attempt, stage)
+    sent = attempts.senders(session, attempt, stage)
     if stage is Stage.MASKED:
         sent &= committed(session, attempt)
     before = _BEFORE.get(stage) if FederationConfig.parse(federation.config).masked else None
-    due = {member.address for member in federation.members} if before is None else _senders(session, attempt, before)
+    due = {member.address for member in federation.members} if before is None else attempts.senders(session, attempt, before)
     deadline = getattr(Manifest.parse(attempt.manifest).deadlines, stage.value)
     if due - sent and not attempts.is_over(deadline, instant):
         return None
@@ -109,7 +116,8 @@ def _sending(session: Session, calls: Calls, federation: Federation, attempt: At
 
 def _close(session: Session, calls: Calls, federation: Federation, attempt: Attempt, stage: Stage) -> None:
     if stage is Stage.MASKED:
-        _drop_uncommitted(session, attempt)
+        # A vector whose owner committed to nothing is not in the sum, and leaves no trace.
+        _drop(session, attempt, stage, committed(session, attempt))
     try:
         coordinator = plain_attempts.coordinator_of(session, calls.registry, federation, attempt)
         if isinstance(coordinator, PlainCoordinator) or stage is Stage.MASKED:
@@ -119,24 +127,25 @@ def _close(session: Session, calls: Calls, federation: Federation, attempt: Atte
             attempt.survivors_hash, attempt.masked_record = to_hex(survivors.fixed.survivors), to_hex(survivors.fixed.masked)
             attempts.enter(attempt, Phase.FIXING)
         elif stage is Stage.KEYS:
-            coordinator.close_keys(
-                graph_seed=attempts.graph_seed(FederationConfig.parse(federation.config), attempts.onchain(session, attempt))
-            )
+            coordinator.close_keys(graph_seed=attempts.graph_seed(session, FederationConfig.parse(federation.config), attempt))
             attempts.enter(attempt, Phase.SHARES)
         else:
             coordinator.close_shares()
             attempts.enter(attempt, Phase.MASKED)
+        if coordinator.terms.groups is not None:
+            # Of a group that lost too many nothing counts, and nobody waits for it.
+            _drop(session, attempt, stage, {message.sender for message in coordinator.messages(stage)})
     except (ProtocolError, VerificationError) as error:
         attempts.end(session, attempt, Phase.ABORTED, f"stage {stage}: {error}")
 
 
-def _drop_uncommitted(session: Session, attempt: Attempt) -> None:
-    """A vector whose owner committed to nothing is not in the sum, and leaves no trace."""
-    there = committed(session, attempt)
-    for message in attempts.messages_of(session, attempt, Stage.MASKED):
-        if message.sender not in there:
-            attempts.discard_vector(session, message)
-            one = (*attempts.rows_of(attempt), RoundMessage.stage == Stage.MASKED.value, RoundMessage.sender == message.sender)
+def _drop(session: Session, attempt: Attempt, stage: Stage, kept: Set[str]) -> None:
+    """Forget the messages of a stage whose senders are not among those kept, and their vectors."""
+    for message in attempts.messages_of(session, attempt, stage):
+        if message.sender not in kept:
+            if stage is Stage.MASKED:
+                attempts.discard_vector(session, message)
+            one = (*attempts.rows_of(attempt), RoundMessage.stage == stage.value, RoundMessage.sender == message.sender)
             session.execute(delete(RoundMessage).where(*one))
 
 
@@ -158,11 +167,25 @@ def _fixing(
         return _approving(session, calls, federation, attempt, chain, approvals.survivors_statement(attempt), promise, given_up=given_up)
     failure = failure_of(session, attempt, "fixSurvivors")
     if failure is None:
-        return None
-    if (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(due.abandon, instant):
+        return consents.standing_in(calls, federation, attempt, instant)
+    if _came_too_early(failure, attempt, instant):
         return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
     reason = f"the survivors could not be fixed on chain: {detail_of(failure)}"
     return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
+
+
+def _recording(
+    session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime
+) -> Step | None:
+    failure = failure_of(session, attempt, "fixSurvivors")
+    if failure is not None and _came_too_early(failure, attempt, instant):
+        return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
+    return consents.recording(session, attempt, chain)
+
+
+def _came_too_early(failure: ChainIntent, attempt: Attempt, instant: datetime) -> bool:
+    abandon = Manifest.parse(attempt.manifest).deadlines.abandon
+    return (failure.error or {}).get("error") == "CommitmentsStillOpen" and not attempts.is_over(abandon, instant)
 
 
 def _fix(session: Session, calls: Calls, federation: Federation, attempt: Attempt) -> None:
@@ -238,8 +261,3 @@ def _finalising(
         return None
     reason = f"the result could not be recorded on chain: {detail_of(failure)}"
     return lambda: attempts.end(session, attempt, Phase.ABORTED, reason)
-
-
-def _senders(session: Session, attempt: Attempt, stage: Stage) -> set[str]:
-    query = select(RoundMessage.sender).where(*attempts.rows_of(attempt), RoundMessage.stage == stage.value)
-    return set(session.scalars(query))

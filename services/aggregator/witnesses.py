@@ -169,9 +169,9 @@ class Witnesses:
         coordinator.close_survivors(fixed=FixedSurvivors(from_hex(chain.survivors_hash), from_hex(chain.masked_record)))
         for message in peer.aggregator.messages(item.federation, item.round, item.attempt, Stage.UNMASK):
             coordinator.receive(message)
-        total = coordinator.unmask(held_sums.hold(self._engine, self._objects, peer, coordinator))
+        totals = coordinator.unmask(held_sums.hold(self._engine, self._objects, peer, coordinator))
         opening = results.Opening(seen.config, coordinator, {}, self._base(peer, seen))
-        outcome = results.decoded(self._objects, opening, total)
+        outcome = results.decoded(self._objects, opening, totals)
         key = "" if outcome.file is None else global_models.keep(self._objects, chain.federation_id, outcome.file, outcome.state)
         with transaction(self._engine) as session:
             session.get_one(Federation, chain.federation_id).result = outcome.document
@@ -190,7 +190,9 @@ class Witnesses:
         attempt.manifest_digest, attempt.base_model = seen.chain.manifest_hash, seen.chain.base_model
         federation = Federation(id=seen.chain.federation_id, config=seen.config.document())
         coordinator = Coordinator(attempts.terms_of(self._registry, federation, attempt))
-        close_keys = partial(coordinator.close_keys, graph_seed=attempts.graph_seed(seen.config, seen.chain))
+        with transaction(self._engine, read_only=True) as session:
+            seed = attempts.graph_seed(session, seen.config, attempt)
+        close_keys = partial(coordinator.close_keys, graph_seed=seed)
         closings = {Stage.KEYS: close_keys, Stage.SHARES: coordinator.close_shares, Stage.MASKED: coordinator.close_masked}
         for stage, close in closings.items():
             for message in peer.aggregator.messages(item.federation, item.round, item.attempt, stage):

@@ -81,6 +81,31 @@ def test_split_views_of_the_survivors_open_at_most_one_sum() -> None:
         assert bool(answered) == (sum(choice) in (0, 1, 3, 4))
 
 
+def test_a_set_by_consents_and_another_by_the_chain_never_both_open() -> None:
+    """Some of four honest institutions are cut off and sign one set, the others read another from the chain; the fifth helps with both."""
+    full = masked_round(5)
+    everybody = full.messages[Stage.MASKED]
+    without = [message for message in everybody if message.sender != ROSTER[0]]
+    smaller = SurvivorSet.freeze(full.coordinator.survivors.shares, {i: everybody[i - 1] for i in (2, 3, 4, 5)})
+    threshold = full.terms.thresholds.threshold
+    for choice in product((False, True), repeat=4):
+        simulation = full.fork()
+        cut_off = {i: everybody for i in (1, 2, 3, 4) if choice[i - 1]}
+        answers = answers_after(simulation, cut_off, {5: [everybody]})
+        for i in {1, 2, 3, 4} - cut_off.keys():
+            answers.append(simulation.participants[i].unmask_fixed(without, smaller.fixed))
+        # With what the colluder has of both sets.
+        helped = {to_hex(each.fixed.survivors): {ROSTER[4]} for each in (full.coordinator.survivors, smaller)}
+        for message in answers:
+            helped[message.payload["survivors"]].add(message.sender)
+        assert sum(len(helpers) >= threshold for helpers in helped.values()) <= 1
+        for victim in ROSTER[:4]:
+            given = {
+                kind: {m.sender for m in answers for entry in m.payload[kind] if entry["of"] == victim} for kind in ("self", "pairwise")
+            }
+            assert min(map(len, given.values())) + 1 < threshold
+
+
 def test_nobody_gathers_enough_shares_of_both_secrets_of_anybody() -> None:
     """All that the aggregator and its colluders hold when honest institutions answer: one kind of share of each, from each."""
     simulation = masked_round(5)
@@ -394,7 +419,7 @@ def test_a_sparse_graph_does_not_isolate_a_site() -> None:
     with pytest.raises(BelowThresholdError, match="neighbourhood"):
         simulation.participants[1].consent(isolating)
     # With just enough neighbours left, those declared dropped still keep their shares of its self seed to themselves.
-    needed = directory.keys.threshold
+    needed = directory.keys.threshold(1)
     gone = sorted(neighbours)[: len(neighbours) + 1 - needed]
     survivors = [masked[i] for i in sorted(set(simulation.everybody) - set(gone))]
     fixed = SurvivorSet.freeze(directory, {terms.position(message.sender): message for message in survivors}).fixed
@@ -419,7 +444,7 @@ def test_leaving_out_keys_makes_nobody_another_neighbour() -> None:
         except BelowThresholdError:
             refused += 1
             continue
-        assert directory.threshold == whole.threshold
+        assert directory.threshold(1) == whole.threshold(1)
         assert all(directory.neighbours[position] == whole.neighbours[position] - set(gone) for position in left)
     # Three of one neighbourhood are too many for this degree.
     assert refused > 0

@@ -106,11 +106,11 @@ def test_more_wrong_shares_than_spare_answers_end_the_attempt() -> None:
     simulation, answers = answered(5)
     for i, answer in answers.items():
         simulation.coordinator.receive(wrong(answer, i) if i in (1, 2) else answer)
-    masked_sum = simulation.coordinator.masked_sum()
+    (masked_sum,) = simulation.coordinator.masked_sums()
     for address, data in simulation.uploads.items():
         masked_sum.add(address, [data])
     with pytest.raises(InvalidShareError, match="no 4 of 5 shares") as caught:
-        simulation.coordinator.unmask(masked_sum)
+        simulation.coordinator.unmask([masked_sum])
     assert caught.value.dealer == ROSTER[0]
     # Nothing is half opened.
     assert simulation.coordinator.phase == "unmask"
@@ -312,11 +312,11 @@ def test_an_upload_that_is_not_what_was_signed_spoils_nothing_that_counts(damage
         "ragged": right[:-1],
         "empty": b"",
     }[damage]
-    masked_sum = simulation.coordinator.masked_sum()
+    (masked_sum,) = simulation.coordinator.masked_sums()
     masked_sum.add(ROSTER[0], [simulation.uploads[ROSTER[0]]])
     with pytest.raises((DigestMismatchError, MalformedMessageError)):
         masked_sum.add(ROSTER[1], chunked(wrong_bytes, 3))
-    for act in (lambda: masked_sum.add(ROSTER[2], [simulation.uploads[ROSTER[2]]]), lambda: simulation.coordinator.unmask(masked_sum)):
+    for act in (lambda: masked_sum.add(ROSTER[2], [simulation.uploads[ROSTER[2]]]), lambda: simulation.coordinator.unmask([masked_sum])):
         with pytest.raises(UnexpectedMessageError, match="void"):
             act()
     assert np.array_equal(simulation.opened(), plain_sum(simulation.terms, simulation.everybody))
@@ -332,7 +332,7 @@ def test_a_reader_that_dies_in_the_middle_leaves_no_trace() -> None:
         yield simulation.uploads[ROSTER[1]][:8]
         raise OSError("connection reset")
 
-    masked_sum = simulation.coordinator.masked_sum()
+    (masked_sum,) = simulation.coordinator.masked_sums()
     with pytest.raises(OSError, match="connection reset"):
         masked_sum.add(ROSTER[1], dying())
     with pytest.raises(UnexpectedMessageError, match="void"):
@@ -346,7 +346,7 @@ def test_only_survivors_and_each_once_are_summed() -> None:
     simulation.open()
     simulation.upload(4)
     simulation.masked({1, 2, 3})
-    masked_sum = simulation.coordinator.masked_sum()
+    (masked_sum,) = simulation.coordinator.masked_sums()
     with pytest.raises(UnexpectedMessageError, match="not a survivor"):
         masked_sum.add(ROSTER[3], [simulation.uploads[ROSTER[3]]])
     for _ in range(2):
@@ -358,7 +358,7 @@ def test_only_survivors_and_each_once_are_summed() -> None:
         masked_sum.add(ROSTER[i - 1], [simulation.uploads[ROSTER[i - 1]]])
     simulation.survivors()
     assert np.array_equal(simulation.unmask(), plain_sum(simulation.terms, {1, 2, 3}))
-    assert np.array_equal(simulation.coordinator.unmask(masked_sum), plain_sum(simulation.terms, {1, 2, 3}))
+    assert np.array_equal(simulation.coordinator.unmask([masked_sum])[0], plain_sum(simulation.terms, {1, 2, 3}))
     with pytest.raises(UnexpectedMessageError, match="void"):
         masked_sum.take()
 

@@ -110,7 +110,7 @@ class PlainAverage:
         total = np.zeros(self._config.length, dtype=np.uint32)
         for address in survivors:
             total += training_vector(self._config, manifest, base, self._rows[address])
-        file = written(server_step(self._config, base, b"", total).tensors, self._training.model)
+        file = written(server_step(self._config, base, b"", [total]).tensors, self._training.model)
         self._content, self._record = file.content, file.record
         return vector_record(total), file.record
 

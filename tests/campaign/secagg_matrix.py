@@ -200,11 +200,11 @@ def check_truncated_upload(attempt: Attempt, *, site: int) -> None:
     simulation = attempt.whole.fork()
     right = simulation.uploads[ROSTER[site - 1]]
     for wrong in (right[:-1], right[:-4], right[1:], right + bytes(4), b""):
-        masked_sum = simulation.coordinator.masked_sum()
+        (masked_sum,) = simulation.coordinator.masked_sums()
         with pytest.raises((DigestMismatchError, MalformedMessageError)):
             masked_sum.add(ROSTER[site - 1], chunked(wrong, 3))
         with pytest.raises(UnexpectedMessageError, match="void"):
-            simulation.coordinator.unmask(masked_sum)
+            simulation.coordinator.unmask([masked_sum])
     assert np.array_equal(simulation.opened(), plain_sum(attempt.terms, attempt.everybody))
 
 

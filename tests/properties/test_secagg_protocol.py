@@ -64,7 +64,7 @@ def test_the_sum_is_exact_or_nothing_is(chosen: dict[str, Any]) -> None:
                 play(present(stage))
             # Whoever asks for the sum now gets none.
             with pytest.raises(UnexpectedMessageError):
-                simulation.coordinator.masked_sum()
+                simulation.coordinator.masked_sums()
             return
         play(present(stage))
     survivors = present(Stage.MASKED)
@@ -118,7 +118,7 @@ def test_random_sparse_graphs_give_the_exact_sum_or_none(seed: bytes, degree: in
             with pytest.raises(BelowThresholdError):
                 play(present(stage))
             with pytest.raises(UnexpectedMessageError):
-                simulation.coordinator.masked_sum()
+                simulation.coordinator.masked_sums()
             return
         play(present(stage))
     simulation.fix_on_chain()
@@ -211,8 +211,8 @@ def test_the_aggregator_takes_messages_in_any_order_within_a_stage(
         assert coordinator.awaited == ()
         if stage is not Stage.UNMASK:
             assert {message.sender for message in getattr(coordinator, f"close_{stage}")()} == set(ROSTER[:4])
-    masked_sum = coordinator.masked_sum()
+    (masked_sum,) = coordinator.masked_sums()
     for address, data in simulation.uploads.items():
         masked_sum.add(address, [data])
-    assert np.array_equal(coordinator.unmask(masked_sum), plain_sum(simulation.terms, simulation.everybody))
+    assert np.array_equal(coordinator.unmask([masked_sum])[0], plain_sum(simulation.terms, simulation.everybody))
     assert coordinator.state() == simulation.coordinator.state()

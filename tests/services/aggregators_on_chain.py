@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from rexis.chain.signer import LocalSigner, development_signer
+from rexis.chain.silence import ChainSilence
 from rexis.client.aggregator import AggregatorClient
 from rexis.client.approvals import ApprovalClient
 from rexis.client.connection import Answer, Connection
@@ -23,7 +24,7 @@ from services.aggregator.registry_calls import Registry
 from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.witnesses import Witnesses
-from services.foundation.assembly import chain_jobs, deployment_of
+from services.foundation.assembly import chain_jobs, connect_chain, deployment_of
 from services.foundation.background import Job
 from services.foundation.database import open_engine, transaction
 from services.foundation.objects import ObjectStore, open_store
@@ -80,7 +81,7 @@ class Operator:
         """Make anew what carries rounds, as a process that starts does. The leader's lies go over connections that are kept."""
         registry = Registry.of(deployment_of(self.settings))
         leaders = [peer for peer in self.peers if peer.address == AGGREGATOR.address]
-        rounds = Rounds(self.engine, self.objects, registry, self.signer)
+        rounds = Rounds(self.engine, self.objects, registry, self.signer, ChainSilence(lambda: connect_chain(self.settings)))
         witness = Witnesses(self.engine, self.objects, registry, self.signer, leaders)
         gossip = Gossip(self.engine, registry, self.peers)
         own = [Job("rounds", 0, rounds.run_once), Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]

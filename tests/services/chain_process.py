@@ -214,6 +214,25 @@ class Proxy:
         self.server.server_close()
 
 
+class Outage(dict[str, Hook]):
+    """Hooks of a proxy under every name: the node is away, and `asked` counts who came in vain."""
+
+    asked = 0
+
+    def get(self, *_: object) -> Hook:
+        return self._refuse
+
+    def _refuse(self) -> None:
+        self.asked += 1
+        raise ConnectionAbortedError
+
+
+def is_call(parameters: list[Any], function: str) -> bool:
+    """Whether the parameters of `eth_sendRawTransaction` are a call of the FederationRegistry's function."""
+    entry = next(entry for entry in artifact("FederationRegistry").abi if entry["type"] == "function" and entry["name"] == function)
+    return selector(entry).hex() in parameters[0]
+
+
 class Halt:
     """A hook that stops the `number`-th request until it is released, and says when that has happened."""
 

@@ -35,6 +35,7 @@ from rexis.client.connection import Answer
 from rexis.encoding import canonical_json, from_hex, sha256, to_hex
 from rexis.errors import ServiceError
 from rexis.models.builders import build
+from rexis.protocol.approvals import Approval
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import NO_METRICS, RoundResult, Survivors, accumulate, approvals
@@ -43,11 +44,13 @@ from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
 from rexis.secagg import Coordinator
+from rexis.secagg.coordinator import Phase
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments, decode_moments
+from rexis.secagg.payloads import sums_record
 from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.privacy import declared_micro
 from rexis.secagg.server_steps import initial_state, server_step
+from rexis.secagg.statistics import Moments, decode_statistic
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
 from rexis.training.local import LocalSteps, clip_update, train_local
@@ -120,6 +123,8 @@ class Kept:
     result: bytes = b""
     attempt: Attempt | None = None
     sums: list[RingVector] = field(default_factory=list)
+    groups: tuple[RingVector, ...] = ()
+    first_block: bytes = b""
     state: bytes = b""
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
@@ -133,7 +138,10 @@ class GroupKeyRecords:
 
 
 class StandIn:
-    """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes."""
+    """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes.
+
+    With `says_away` it says that the chain is away, whether or not it is: it asks for consents, and fixes nothing before `record`.
+    """
 
     def __init__(self, chain: Chain, folder: Path) -> None:
         self.folder = folder
@@ -143,6 +151,9 @@ class StandIn:
         self.group_keys: dict[bytes, GroupKeyRecords] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
+        self.says_away = False
+        # What is answered to a path with this ending, whatever would be.
+        self.shown: dict[str, Any] = {}
 
     def now(self) -> int:
         """The chain's time, which tests move."""
@@ -201,12 +212,17 @@ class StandIn:
             given.upload_length,
             given.ring_bits,
             given.degree,
-            given.masked,
+            masked=given.masked,
+            groups=given.groups,
         )
         if not given.masked:
             kept.attempt = Attempt(manifest, PlainCoordinator(terms), bytes(32), "masked")
             return kept.attempt
-        kept.attempt = Attempt(manifest, Coordinator(terms), bytes(opened["blockHash"]) if given.degree else bytes(32))
+        block = bytes(opened["blockHash"])
+        kept.first_block = kept.first_block or block
+        # What orders a sparse graph is new in each attempt, groups without noise are drawn once.
+        drawn = kept.first_block if given.groups and not given.groups.redrawn else block
+        kept.attempt = Attempt(manifest, Coordinator(terms), drawn if given.degree or given.groups else bytes(32))
         return kept.attempt
 
     def close(self, federation: bytes) -> None:
@@ -223,7 +239,12 @@ class StandIn:
             attempt.stage = "masked"
         elif attempt.stage == "masked":
             coordinator.close_masked()
-            self._fix(kept, attempt)
+            attempt.stage = "survivors"
+            if not self.says_away:
+                self._fix(kept, attempt)
+                attempt.stage = "unmask"
+        elif attempt.stage == "survivors":
+            coordinator.close_survivors()
             attempt.stage = "unmask"
         else:
             self._finalise(kept, attempt)
@@ -237,14 +258,23 @@ class StandIn:
         send(self.chain, AGGREGATOR, "FederationRegistry", "abandon", federation, manifest.round, manifest.attempt)
         kept.attempt = None
 
+    def record(self, federation: bytes) -> None:
+        """Have survivors fixed whose sum was opened by consents."""
+        kept = self.kept[federation]
+        assert kept.attempt is not None
+        self._fix(kept, kept.attempt)
+
+    def _approval(self, attempt: Attempt) -> Approval:
+        manifest, fixed = attempt.manifest, attempt.coordinator.survivors.fixed
+        signed = Survivors(manifest.federation, manifest.round, manifest.attempt, fixed.survivors, fixed.masked)
+        return Approval(signed, AGGREGATOR.address, AGGREGATOR.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry)))
+
     def _fix(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
         addresses = coordinator.terms.addresses(coordinator.survivors.positions)
         if len(addresses) < len(kept.config.roster):
             self.pass_time(manifest.deadlines.masked - self.now() + 1)
-        fixed = coordinator.survivors.fixed
-        signed = Survivors(manifest.federation, manifest.round, manifest.attempt, fixed.survivors, fixed.masked)
-        signature = AGGREGATOR.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry))
+        fixed, signature = coordinator.survivors.fixed, self._approval(attempt).signature
         survivors = {
             "federation": manifest.federation,
             "round": manifest.round,
@@ -253,22 +283,25 @@ class StandIn:
             "survivors": addresses,
         }
         send(self.chain, AGGREGATOR, "FederationRegistry", "fixSurvivors", survivors, approvals({AGGREGATOR.address: signature}))
-        coordinator.close_survivors(fixed=fixed)
+        if coordinator.phase is Phase.SURVIVORS:
+            coordinator.close_survivors(fixed=fixed)
 
     def _finalise(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
-        masked_sum = coordinator.masked_sum()
-        for address in masked_sum.missing:
-            masked_sum.add(address, [attempt.uploads[address]])
-        total = coordinator.unmask(masked_sum)
-        kept.sums.append(total)
+        masked_sums = coordinator.masked_sums()
+        for masked_sum in masked_sums:
+            for address in masked_sum.missing:
+                masked_sum.add(address, [attempt.uploads[address]])
+        totals = coordinator.unmask(masked_sums)
+        kept.sums.append(totals[0])
+        kept.groups = totals
         metrics: dict[str, Any] | None = None
         if kept.config.training is None:
-            result = decode_moments(kept.config, total)
+            result = decode_statistic(kept.config, totals[0])
             kept.result, model = canonical_json(result.document()), result.digest
         else:
             base = read_model(kept.config.training, kept.content, kept.model)
-            step = server_step(kept.config, base, kept.state, total)
+            step = server_step(kept.config, base, kept.state, totals)
             kept.content, model = _written(kept.config, step.tensors)
             kept.state, metrics = step.state, step.metrics
         registry = Registry(self.chain)
@@ -282,7 +315,7 @@ class StandIn:
             accumulator=accumulate(terms.ctx, commitments),
             updates=len(survivors),
             base_model=manifest.base_model,
-            aggregate=sha256(total.tobytes()),
+            aggregate=sums_record(totals),
             model=model,
             metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
             epsilon_micro=self.declared(kept.config, manifest.round),
@@ -294,6 +327,9 @@ class StandIn:
 
     def answer(self, caller: str, method: str, path: str, content: bytes | None) -> Any:
         """JSON or bytes of one call, lies and all."""
+        for ending, shown in self.shown.items():
+            if method == "GET" and path.endswith(ending):
+                return shown
         value = self._answer(caller, method, path.removeprefix("/v1/").split("/"), content)
         for ending, lie in self.lies.items():
             if path.endswith(ending):
@@ -325,6 +361,8 @@ class StandIn:
             return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
         assert kept.attempt is not None, parts
+        if parts[6:] == ["approvals"]:
+            return {"items": [self._approval(kept.attempt).document()]}
         stage = Stage(parts[7])
         if method == "GET":
             return {"messages": [json.loads(message.to_bytes()) for message in kept.attempt.coordinator.messages(stage)]}

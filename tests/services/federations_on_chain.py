@@ -33,7 +33,8 @@ from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg import Participant
 from rexis.secagg.history import AttemptRecord
-from rexis.secagg.payloads import Holdout, encode_moments, encode_update, vector_record
+from rexis.secagg.payloads import Holdout, encode_update, vector_record
+from rexis.secagg.statistics.moments import encode_moments
 from rexis.secagg.survivors import FixedSurvivors
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds
@@ -158,7 +159,7 @@ class Institution:
 
     def act(self) -> None:
         for item in self.client.work():
-            if item.stage in ("keys", "shares", "masked", "unmask"):
+            if item.stage in set(Stage):
                 self._take_part(item)
 
     def _take_part(self, item: WorkItem) -> None:
@@ -228,7 +229,12 @@ class Institution:
                 path = self.folder / secrets.token_hex(8)
                 path.write_bytes(vector.tobytes())
                 return participant.announce_masked(upload_file(self.connection, path))
+            case "survivors":
+                return participant.consent(self.client.messages(*where, Stage.MASKED))
             case _:
+                signed = self.client.messages(*where, Stage.SURVIVORS)
+                if len(signed) >= config.threshold:
+                    return participant.unmask(signed)
                 return participant.unmask_fixed(self.client.messages(*where, Stage.MASKED), self._fixed(participant.terms))
 
     def _vector(self, config: FederationConfig, item: WorkItem) -> Any:

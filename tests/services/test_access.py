@@ -23,6 +23,7 @@ from services.foundation.relays import RelayedCallRow
 from services.foundation.settings import ServiceSettings
 from tests.services.aggregator_rows import StandingFederation
 from tests.services.marketplace_rows import add_compute_job, add_granted_data_set
+from tests.services.scored_rows import ScoredFederation
 from tests.services.service_applications import SERVICES, SESSION_KEYS, application, authorised, client_of, settings_for
 from tests.services.test_trainer import DOCUMENT, file_of, upload
 from tests.services.test_verifier import receipt
@@ -31,6 +32,7 @@ from tests.services.verifier_rows import commit_waiting
 
 OWNER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
 FEDERATION = StandingFederation(OWNER)
+SCORED = ScoredFederation(OWNER)
 SIGN_IN = {"create_sign_in_nonce", "sign_in"}
 PUBLIC = {
     "marketplace": {"list_datasets", "get_dataset", "get_document", "get_chain", "list_grants"},
@@ -117,6 +119,8 @@ PRIVATE: dict[str, dict[str, Operation]] = {
             "PUT", "/v1/federations/{id}/group-key/recipient", FEDERATION.recipients[OWNER.address].document()
         ),
         "put_group_key_dealing": Operation("PUT", "/v1/federations/{id}/group-key/dealing", FEDERATION.dealing(OWNER).document()),
+        "get_scores": Operation("GET", "/v1/federations/{scored}/scores"),
+        "get_score_bundle": Operation("GET", "/v1/federations/{scored}/scores/bundle"),
         "list_approvals": Operation("GET", "/v1/federations/{id}/rounds/1/attempts/3/approvals"),
         "put_approval": Operation("PUT", "/v1/federations/{id}/rounds/1/attempts/3/approvals/survivors", FEDERATION.approval().document()),
         "get_vector_part": Operation("GET", f"/v1/federations/{{id}}/rounds/1/attempts/3/vectors/{OWNER.address}/parts/1"),
@@ -189,6 +193,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
     engine = open_engine(running["aggregator"][0].database_url)
     with transaction(engine) as session:
         FEDERATION.add(session, open_store(running["aggregator"][0].object_store_url))
+        SCORED.add(session)
         enqueue_call(session, key="relay:owner", to="0x" + 39 * "0" + "1", data=b"", gas=50_000, label="close")
         session.add(RelayedCallRow(id="c" * 32, sender=OWNER.address, operation="close", intent_key="relay:owner", created_at=now()))
     engine.dispose()
@@ -207,6 +212,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
         },
         "aggregator": {
             "id": FEDERATION.id,
+            "scored": SCORED.id,
             "upload": post("aggregator", "/v1/uploads", {"total_bytes": len(PART)})["id"],
             "relay": "c" * 32,
         },
@@ -216,7 +222,7 @@ def resources(running: dict[str, tuple[ServiceSettings, TestClient]]) -> dict[st
 
 def send(client: TestClient, operation: Operation, ids: dict[str, str], headers: dict[str, str]) -> Response:
     nothing = {"id": "0", "batch": "0", "upload": "0" * 32, "request": "0" * 32, "query": "0" * 32}
-    nothing |= {"model": NOTHING, "inference": NOTHING, "relay": "0" * 32, "job": "0x" + 64 * "0"}
+    nothing |= {"model": NOTHING, "inference": NOTHING, "relay": "0" * 32, "job": "0x" + 64 * "0", "scored": "0"}
     path = operation.path.format(**{**nothing, **ids})
     content = {} if operation.body is None else {"content" if isinstance(operation.body, bytes) else "json": operation.body}
     return client.request(operation.method, path, headers={**operation.headers, **headers}, **content)

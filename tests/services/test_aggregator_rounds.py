@@ -15,8 +15,9 @@ from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.encoding import canonical_json, parse_canonical_json, sha256
 from rexis.errors import ServiceError
 from rexis.protocol.secagg_messages import Envelope, Stage
-from rexis.secagg.payloads import Moments, vector_record
+from rexis.secagg.payloads import vector_record
 from rexis.secagg.server_steps import initial_state, server_step
+from rexis.secagg.statistics import Moments
 from services.foundation.settings import LOCAL_CHAIN_ID
 from tests.services.conftest import new_postgres_database
 from tests.services.federations_on_chain import (
@@ -163,7 +164,7 @@ def test_a_strategys_state_stands_beside_the_model_and_training_ends_when_it_has
     for record in records:
         base = np.concatenate([tensors[name].ravel() for name in ("0.weight", "0.bias")]).astype(np.float64)
         total = sum((pull_vector(config, base, number) for number in range(4)), np.zeros(config.length, dtype=np.uint32))
-        step = server_step(config, tensors, state, total)
+        step = server_step(config, tensors, state, [total])
         assert (vector_record(total), step.metrics) == (record.aggregate, record.metrics)
         state, tensors = step.state, step.tensors
     assert founder.server_state(federation.id) == state

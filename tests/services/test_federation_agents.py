@@ -40,7 +40,7 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.privacy import declared_epsilon, declared_micro
 from services.foundation.settings import ServiceSettings
 from tests.campaign.round_accounts import PlainAverage
-from tests.services.chain_process import Hook, Proxy
+from tests.services.chain_process import Outage, Proxy, is_call
 from tests.services.federation_stand_in import (
     AGGREGATOR,
     CHAIN_ID,
@@ -351,19 +351,6 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     assert (tmp_path / "model.safetensors").stat().st_size == fetched["bytes"]
 
 
-class Outage(dict[str, Hook]):
-    """Hooks of a proxy under every name: the node is away, and `asked` counts who came in vain."""
-
-    asked = 0
-
-    def get(self, *_: object) -> Hook:
-        return self._refuse
-
-    def _refuse(self) -> None:
-        self.asked += 1
-        raise ConnectionAbortedError
-
-
 def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attempt(network: Network) -> None:
     """Once while commitments are on their way, and once when the survivors have to be fixed."""
     config = config_of(network.hospitals, "training", name="outages", rounds=1, stage_s=LONG_STAGE_S)
@@ -388,6 +375,39 @@ def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attem
     tables = {hospital.signer.address: hospital.table for hospital in network.hospitals}
     plain = PlainAverage(FederationPlan(FederationConfig.parse(config), seed=21), federation, tables)
     assert plain.round(1, record.survivors) == (record.aggregate, record.model)
+
+
+def test_a_round_is_opened_by_signatures_while_the_chain_is_away_and_recorded_when_it_is_back(network: Network) -> None:
+    config = config_of(network.hospitals, "training", name="cut off", rounds=2, stage_s=LONG_STAGE_S)
+    federation = network.found(config, seed=22)
+    for hospital in network.hospitals:
+        hospital.join(federation)
+
+    def stages() -> set[tuple[int, str]]:
+        return {(item.round, item.stage) for item in network.hospitals[0].client.work() if item.federation == federation}
+
+    def cut(parameters: list[Any]) -> bool:
+        if not is_call(parameters, "fixSurvivors"):
+            return False
+        for node in network.nodes:
+            node.before = Outage()
+        raise ConnectionAbortedError
+
+    before = [node.before for node in network.nodes]
+    network.nodes[0].refuses["eth_sendRawTransaction"] = cut
+    wait_until(lambda: network.look() or stages() == {(1, "recording")}, 3 * LONG_STAGE_S)
+    assert all({("survivors", 1), ("unmask", 1)} <= set(each.stages(federation)) for each in network.hospitals)
+    assert not network.founder.rounds(federation)
+    network.nodes[0].refuses.clear()
+    for node, hooks in zip(network.nodes, before, strict=True):
+        node.before = hooks
+    network.run(federation)
+    records = network.founder.rounds(federation)
+    assert [(each.round, each.attempt, len(each.survivors)) for each in records] == [(1, 1, 4), (2, 1, 4)]
+    tables = {hospital.signer.address: hospital.table for hospital in network.hospitals}
+    plain = PlainAverage(FederationPlan(FederationConfig.parse(config), seed=22), federation, tables)
+    assert [(each.aggregate, each.model) for each in records] == [plain.round(each.round, each.survivors) for each in records]
+    assert Registry(Chain.connect(network.rpc_url, load(CHAIN_ID))).federation(federation).model == records[-1].model
 
 
 @contextmanager

@@ -211,10 +211,16 @@ class Simulation:
 
     def opened(self) -> RingVector:
         """What the aggregator computes from the stored uploads."""
-        masked_sum = self.coordinator.masked_sum()
-        for address in reversed(masked_sum.missing):
-            masked_sum.add(address, chunked(self.uploads[address], 7))
-        return self.coordinator.unmask(masked_sum)
+        (total,) = self.opened_groups()
+        return total
+
+    def opened_groups(self) -> tuple[RingVector, ...]:
+        """The same of each group."""
+        masked_sums = self.coordinator.masked_sums()
+        for masked_sum in masked_sums:
+            for address in reversed(masked_sum.missing):
+                masked_sum.add(address, chunked(self.uploads[address], 7))
+        return self.coordinator.unmask(masked_sums)
 
     def run(self) -> RingVector:
         """All stages, everybody present."""

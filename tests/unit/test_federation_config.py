@@ -13,10 +13,12 @@ import pytest
 from rexis.encoding import canonical_json, checksum_address, sha256, to_hex
 from rexis.errors import MalformedMessageError, UnexpectedMessageError
 from rexis.models.features import FeatureSpec
+from rexis.models.targets import Above
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import SLACK_S, Deadlines, Manifest
-from rexis.secagg.payloads import Moments, decode_moments, decode_update, encode_moments, encode_update
+from rexis.secagg.payloads import decode_update, encode_update
+from rexis.secagg.statistics.moments import Moments, decode_moments, encode_moments
 
 MEMBERS = [checksum_address(f"0x{number:040x}") for number in (17, 34, 51, 68)]
 FEATURES: dict[str, Any] = {
@@ -215,7 +217,7 @@ def test_features_of_rows() -> None:
         assert "secret" not in str(refused.value)
     with pytest.raises(MalformedMessageError, match="lacks the columns age"):
         spec.encode(["num", "cp"], [["0", "typical"]])
-    assert replace(spec, above=Decimal(1)).digest() != spec.digest()
+    assert replace(spec, target=Above("num", Decimal(1))).digest() != spec.digest()
 
 
 def test_the_sum_decodes_to_the_weighted_mean() -> None:
@@ -380,7 +382,7 @@ def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) ->
         ({"protection": "ee"}, "collusion_bound 0"),
         ({"protection": "masked"}, "protection among"),
         ({"group_pad": 1}, "group_pad"),
-        ({"groups": {"count": 3, "rule": "median"}}, "3 members to each group"),
+        ({"groups": {"count": 3, "rule": "median"}}, "members to each, two of them honest"),
         ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
         ({"protection": "none", "degree": 2}, "without group_pad"),
         ({"degree": 3}, "even number of neighbours"),

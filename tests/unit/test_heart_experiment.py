@@ -111,7 +111,7 @@ def federated(experiment: Experiment, *, without: tuple[int, str] | None = None,
             made = local_contribution(config, manifest, model, features, state=sites.get(hospital), control=control)
             total += made.vector
             sites[hospital] = made.state
-        step = server_step(config, model, state, total)
+        step = server_step(config, model, state, [total])
         model, state = step.tensors, step.state
     module.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in model.items()})
     return experiment.score("federated", module, steps=50)

@@ -189,11 +189,11 @@ def test_vectors_longer_than_a_block_and_than_an_upload_part() -> None:
     simulation.survivors()
     for participant in simulation.participants.values():
         simulation.coordinator.receive(participant.unmask(simulation.messages[Stage.SURVIVORS]))
-    masked_sum = simulation.coordinator.masked_sum()
+    (masked_sum,) = simulation.coordinator.masked_sums()
     for address, data in simulation.uploads.items():
         # As a network reader would deliver it.
         masked_sum.add(address, [data[:1_000_001], data[1_000_001:1_000_002], data[1_000_002:]])
-    assert np.array_equal(simulation.coordinator.unmask(masked_sum), expected)
+    assert np.array_equal(simulation.coordinator.unmask([masked_sum])[0], expected)
 
 
 # What every participant may do after what; the complement is refused and changes nothing.
@@ -356,9 +356,9 @@ def test_transitions_of_the_aggregator() -> None:
             assert coordinator.phase is phase
             arguments: dict[str, Any] = {"reason": "operator"} if name == "abort" else {}
             if name == "unmask":
-                arguments = {"masked_sum": simulation.coordinator.masked_sum()}
+                arguments = {"masked_sums": simulation.coordinator.masked_sums()}
                 for address, data in simulation.uploads.items():
-                    arguments["masked_sum"].add(address, [data])
+                    arguments["masked_sums"][0].add(address, [data])
             if name == valid[phase] or (name == "abort" and phase not in (CoordinatorPhase.FINISHED, CoordinatorPhase.ABORTED)):
                 getattr(coordinator, name)(**arguments)
                 assert coordinator.phase is not phase or phase is CoordinatorPhase.FINISHED

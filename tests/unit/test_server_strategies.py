@@ -148,7 +148,7 @@ def test_whoever_computes_a_round_again_gets_the_same_bytes_and_the_metrics_name
     state, base = initial_state(config.training), dict(MODEL)
     for number in range(3):
         total = total_of(config, [delta[:4] * (number + 1) for delta in DELTAS[:3]])
-        first, again = server_step(config, base, state, total), server_step(config, dict(base), bytes(state), total.copy())
+        first, again = server_step(config, base, state, [total]), server_step(config, dict(base), bytes(state), [total.copy()])
         assert (first.state, first.metrics) == (again.state, again.metrics)
         assert all((first.tensors[name] == again.tensors[name]).all() for name in MODEL)
         assert from_hex(first.metrics["state"], 32) == sha256(first.state) != sha256(state)
@@ -164,7 +164,7 @@ def test_whoever_computes_a_round_again_gets_the_same_bytes_and_the_metrics_name
 
 def test_federated_averaging_has_no_state_and_the_metrics_it_always_had() -> None:
     config = config_with()
-    step = server_step(config, MODEL, b"", total_of(config, [delta[:4] for delta in DELTAS[:4]]))
+    step = server_step(config, MODEL, b"", [total_of(config, [delta[:4] for delta in DELTAS[:4]])])
     assert (step.state, set(step.metrics)) == (b"", {"version", "loss", "weight"})
     mean = np.mean([delta[:4] for delta in DELTAS[:4]], axis=0)
     moved = np.concatenate([step.tensors[name].ravel() - MODEL[name].ravel() for name in ("0.weight", "0.bias")])
@@ -173,7 +173,7 @@ def test_federated_averaging_has_no_state_and_the_metrics_it_always_had() -> Non
 
 def test_personal_tensors_of_the_global_model_are_the_founders_whatever_the_sum_says() -> None:
     config = config_with(personal=["0.bias"])
-    step = server_step(config, MODEL, b"", total_of(config, [np.ones(3), np.zeros(3), np.zeros(3)]))
+    step = server_step(config, MODEL, b"", [total_of(config, [np.ones(3), np.zeros(3), np.zeros(3)])])
     assert step.tensors["0.bias"] is MODEL["0.bias"]
     assert step.tensors["0.weight"] == pytest.approx(MODEL["0.weight"] + 1 / 3, abs=1e-6)
 

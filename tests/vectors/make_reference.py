@@ -875,8 +875,53 @@ def federation_config() -> dict[str, Any]:
     inputs = [[63.0, 1.0, 0.0], [40.5, 0.0, 0.0]]
     sums = [sum(row[i] for row in inputs) for i in range(3)] + [sum(row[i] ** 2 for row in inputs) for i in range(3)]
     result = {"version": 1, "statistic": "moments", "count": 2, "mean": ["51.75", "0.5", "0"], "sd": ["11.25", "0.5", "1"]}
+    # Rows with how many there are of each, and one of what the plan does not name, which a site leaves out of an exact sum.
+    table_plan = {
+        "identifier": "table",
+        "dimensions": [{"column": "cp", "levels": ["typical", "none"]}, {"column": "age", "bands": ["50.5"]}],
+        "minimum_cell": 5,
+    }
+    table_rows = [[6, ["typical", "50.5"]], [5, ["none", "31"]], [5, ["", "80"]], [1, ["typical", "old"]]]
+    cells = [0, 6, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0]
+    survival_plan = {
+        "identifier": "survival",
+        "time": "months",
+        "event": {"column": "num", "events": ["1"], "censored": ["0"]},
+        "edges": ["6", "12.5"],
+        "group": {"column": "cp", "levels": ["typical", "none"]},
+        "minimum_cell": 5,
+    }
+    survival_rows = [[5, ["typical", "6", "1"]], [6, ["typical", "6.1", "0"]], [7, ["none", "0", "0"]], [5, ["none", "13", "1"]]]
+    survival_rows += [[5, ["none", "", "1"]], [1, ["other", "6", "1"]]]
+    # Of each group events and censorings at each edge, then who was followed longer; at last who is in no curve.
+    survival_cells = [5, 0, 0, 6, 0, 0, 0, 7, 0, 5, 6]
+    survival_groups = [{"events": [5, 0], "censored": [0, 6], "after": 0}, {"events": [0, 0], "censored": [7, 0], "after": 5}]
+    counted = {}
+    for kind, counts_plan, columns, rows, counts, counts_result in (
+        ("table", table_plan, ["cp", "age"], table_rows, cells, {"version": 1, "statistic": "table", "cells": cells}),
+        (
+            "survival",
+            survival_plan,
+            ["cp", "months", "num"],
+            survival_rows,
+            survival_cells,
+            {"version": 1, "statistic": "survival", "groups": survival_groups, "left_out": 6},
+        ),
+    ):
+        counts_config = {**config, "statistics": counts_plan}
+        counted[kind] = {
+            "config": counts_config,
+            "configHash": sha256(jcs(counts_config)),
+            "statistic": sha256(b"rexis/statistic/1\0" + jcs({"statistic": counts_plan, "features": features, "members": members})),
+            "columns": columns,
+            "rows": rows,
+            "vector": struct.pack(f"<{len(counts)}Q", *counts),
+            "result": counts_result,
+            "resultHash": sha256(jcs(counts_result)),
+        }
     return {
         "origin": ORIGIN.format(5),
+        **counted,
         "statistics": {"config": config, "configHash": sha256(jcs(config)), "statistic": statistic},
         "training": {"config": training, "configHash": sha256(jcs(training))},
         "features": {

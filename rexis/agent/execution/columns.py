@@ -93,7 +93,7 @@ class _Column:
     @cached_property
     def numbers(self) -> NDArray[np.float64]:
         """f64 [n]; NaN where the cell is no finite number."""
-        numbers = np.array([_number(cell) for cell in self._cells])
+        numbers = np.array([number(cell) for cell in self._cells])
         if np.isnan(numbers).all():
             raise DisclosureError(f"rule numbers: column {self._name!r} has no numbers to cut or compare; name its levels")
         return numbers
@@ -115,9 +115,10 @@ class _Column:
         return self._encoded[1]
 
 
-def _number(cell: str) -> float:
+def number(cell: str) -> float:
+    """A cell as a number; NaN if it is no finite one."""
     try:
-        number = float(cell)
+        value = float(cell)
     except ValueError:
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return value if math.isfinite(value) else math.nan

@@ -113,7 +113,26 @@ def round_terms(config: FederationConfig, manifest: Manifest, registry: Registry
         ring_bits=config.ring_bits,
         degree=config.degree,
         masked=config.masked,
+        groups=config.groups,
     )
+
+
+def graph_seed(config: FederationConfig, registry: Registry, federation: bytes, seen: RegisteredFederation, *, since: int) -> bytes:
+    """What orders a sparse graph or draws the groups (32 bytes), from this side's node: the hash of the block that opened the attempt.
+
+    Groups that are kept are drawn by the block that opened the federation's first attempt. Zero for one complete graph.
+
+    Args:
+        since: a block that was the latest while the attempt's keys were announced.
+
+    Raises:
+        UnavailableError, EquivocationError: as `Registry.opening_block`.
+    """
+    if config.groups is not None and not config.groups.redrawn:
+        return registry.first_opening(federation)
+    if config.groups is None and config.degree is None:
+        return bytes(32)
+    return registry.opening_block(federation, seen, since=since)
 
 
 def thresholds_of(config: FederationConfig) -> Thresholds:

@@ -1,4 +1,4 @@
-"""The one vector that an institution masks in a round: the update of a model, or the moments of a statistic, from its own rows."""
+"""The one vector that an institution masks in a round of training: the update of a model, from its own rows."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,8 +21,9 @@ from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.file_spec import FileSpec
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Holdout, Moments, encode_moments, encode_update, sent_variate
+from rexis.secagg.payloads import Holdout, encode_update, sent_variate
 from rexis.secagg.server_steps import unflatten
+from rexis.secagg.statistics import Moments
 from rexis.training.strategies import variate_change
 
 MODEL_DTYPE = "f32"
@@ -65,7 +66,7 @@ def prepare_rows(config: FederationConfig, table: Table, moments: Moments | None
 
 def load_training() -> None:
     """Load what local training needs, which takes seconds: before a round, not inside one."""
-    import_module("rexis.training.local")
+    import_module("rexis.training.losses")
     import_module("rexis.models.builders")
 
 
@@ -100,7 +101,7 @@ def local_contribution(
 
     Args:
         model: tensors of the base model by name.
-        rows: of this site; one class only is allowed.
+        rows: of this site; one class only is allowed, and nobody with the event.
         held: rows that are never trained on; with early stopping, and only then.
         state: what stays at this site; None before a round counted.
         control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
@@ -114,7 +115,8 @@ def local_contribution(
     import torch
 
     from rexis.models.builders import build
-    from rexis.training.local import LocalSteps, classification_loss, train_local
+    from rexis.training.local import LocalSteps, train_local
+    from rexis.training.losses import loss_of
 
     plan = config.training
     if plan is None:
@@ -124,17 +126,19 @@ def local_contribution(
     module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in {**model, **before.personal}.items()})
     if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
         noisy = private_update(plan, plan.privacy, module, rows, on_step=on_step)
-        return Contribution(_encoded(lambda: encode_update(config, noisy, examples=len(rows.labels), loss=0.0)), before)
+        return Contribution(encoded(lambda: encode_update(config, noisy, examples=len(rows.labels), loss=0.0)), before)
     holdout = None
     if held is not None:
         with torch.no_grad():
             margins = module(torch.from_numpy(held.inputs.astype(np.float32)))
-            holdout = Holdout(len(held.labels), classification_loss(margins, torch.from_numpy(held.labels)).item())
+            holdout = Holdout(len(held.labels), loss_of(plan.model)(margins, torch.from_numpy(held.labels)).item())
     steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal), optimizer=plan.optimizer)
     drift = None if control is None or before.variate is None else control - before.variate
     correction = None if drift is None else torch.from_numpy(_whole(plan, unflatten(plan, drift)))
     inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
-    update = train_local(module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, on_step=on_step)
+    update = train_local(
+        module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, loss=loss_of(plan.model), on_step=on_step
+    )
     delta = _shared(plan, update.delta.double().numpy())
     if keyed is not None:
         delta = keyed(delta)
@@ -148,19 +152,10 @@ def local_contribution(
             raise ValueError("expected finite personal tensors")
         return encode_update(config, delta, examples=update.examples, loss=update.loss, variate=change, holdout=holdout)
 
-    vector, variate = _encoded(encode), before.variate
+    vector, variate = encoded(encode), before.variate
     if variate is not None:
         variate = variate + sent_variate(config, vector, examples=update.examples)
     return Contribution(vector, SiteState(personal, variate))
-
-
-def moments_vector(config: FederationConfig, rows: Features) -> RingVector:
-    """Count and moments of the site's inputs, u64 [length].
-
-    Raises:
-        PrivacyError: they do not fit; nothing may be sent.
-    """
-    return _encoded(lambda: encode_moments(config, rows.inputs))
 
 
 def _whole(plan: TrainingPlan, shared: Tensors) -> NDArray[np.float32]:
@@ -182,7 +177,12 @@ def _batch_seed(manifest: Manifest) -> int:
     return int.from_bytes(sha256(domain_tag("batch-order", 1) + b"\0" + place)[:7], "big")
 
 
-def _encoded(encode: Callable[[], RingVector]) -> RingVector:
+def encoded(encode: Callable[[], RingVector]) -> RingVector:
+    """A vector, or a refusal that says nothing of this site's numbers.
+
+    Raises:
+        PrivacyError: it can not be encoded; nothing may be sent.
+    """
     try:
         return encode()
     except ValueError:

@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 from time import monotonic, time
 
 from rexis.agent.duty import Event, OnStep, Report
-from rexis.agent.federation.admission import admit, check_grant, check_manifest, round_terms
+from rexis.agent.federation.admission import admit, check_grant, check_manifest, graph_seed, round_terms
+from rexis.agent.federation.asked_statistics import answered_once
+from rexis.agent.federation.consents import Consents
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
 from rexis.agent.federation.holding import Holding, check_root
@@ -89,6 +91,7 @@ class FederationDuty:
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
+        self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
         load_training()
@@ -104,12 +107,19 @@ class FederationDuty:
             ServiceError: the aggregator refuses to say what is due.
         """
         items = self._aggregator.work()
+        unanswered: UnavailableError | None = None
         for item in items:
-            self._attend(item)
+            try:
+                self._attend(item)
+            except UnavailableError as error:
+                # What waits for the chain keeps nothing waiting that can do without.
+                unanswered = error
         running = {(item.federation, item.round, item.attempt) for item in items}
         if monotonic() - self._settled_at >= SETTLE_S:
             self._settle(running)
             self._settled_at = monotonic()
+        if unanswered is not None:
+            raise unanswered
         return any(self._membership(item.federation) is not None for item in items)
 
     def _attend(self, item: WorkItem) -> None:
@@ -124,15 +134,11 @@ class FederationDuty:
         # An attempt that was not joined at its beginning is none of ours, one that was given up is never taken up again.
         if (stored is None and not (stage is first and item.due)) or (stored is not None and not stored.is_open):
             return
-        seen = self.registry.federation(item.federation)
-        # This site's node may be behind, or the aggregator.
-        if (seen.round, seen.attempt) != (item.round, item.attempt) or seen.status is not STATUSES.get(stage):
-            return
         try:
-            if stored is None:
-                self._begin(member, manifest, seen)
+            if stored is not None and item.due and stage in (Stage.SURVIVORS, Stage.UNMASK):
+                self._open(member, stored, item)
             else:
-                self._go_on(member, stored, item, seen)
+                self._with_chain(member, stored, item)
         except UnavailableError:
             raise
         except ServiceError as error:
@@ -145,12 +151,37 @@ class FederationDuty:
         except ValueError:
             self._give_up(manifest, "the numbers of the federation contradict each other")
 
+    def _with_chain(self, member: Membership, stored: StoredAttempt | None, item: WorkItem) -> None:
+        seen = self.registry.federation(item.federation)
+        # This site's node may be behind, or the aggregator.
+        if (seen.round, seen.attempt) != (item.round, item.attempt) or seen.status is not STATUSES.get(Stage(item.stage)):
+            return
+        if stored is None:
+            self._begin(member, item.manifest, seen)
+        else:
+            self._go_on(member, stored, item, seen)
+
+    def _open(self, member: Membership, stored: StoredAttempt, item: WorkItem) -> None:
+        """Stages survivors and unmask: what the chain has fixed decides; while it is away, what participants signed."""
+        stage = Stage(item.stage)
+        try:
+            seen = self.registry.federation(item.federation)
+        except UnavailableError:
+            if not self._consents.attend(member, stored, stage):
+                raise
+            return
+        if (seen.round, seen.attempt) != (item.round, item.attempt):
+            return
+        if stage is Stage.UNMASK and seen.status is Status.FIXED:
+            self._go_on(member, stored, item, seen)
+        elif seen.status is Status.OPEN:
+            # A node that still answers may have been without a new block for long.
+            self._consents.attend(member, stored, stage)
+
     def _begin(self, member: Membership, manifest: Manifest, seen: RegisteredFederation) -> None:
         terms = admit(member.config, manifest, seen, self.registry, self.policy, self._signer.address)
         self.rounds.check(member, manifest, self._holding(member).table)
         check_round(self.records, self.registry, member, manifest, self.policy)
-        if member.config.statistics is not None:
-            self.records.check_statistic(member.config.statistics.identifier, member.content_root, member.federation)
         for before in self.records.open_before(manifest):
             self.records.drop(before, "a later attempt at this round has begun")
         earlier, since = self.records.earlier(terms), self.registry.block_number()
@@ -187,7 +218,7 @@ class FederationDuty:
         elif isinstance(participant, PlainParticipant):
             self._give(member, stored, participant)
         elif stage is Stage.SHARES:
-            seed = bytes(32) if member.config.degree is None else self.registry.opening_block(stored.federation, seen, since=stored.since)
+            seed = graph_seed(member.config, self.registry, stored.federation, seen, since=stored.since)
             message = participant.share(self._messages(stored, Stage.KEYS), graph_seed=seed)
             self._send(self.records.keep(stored, participant, "shares"), message)
         elif stage is Stage.MASKED:
@@ -203,8 +234,7 @@ class FederationDuty:
             participant.open_shares(self._messages(stored, Stage.SHARES))
         if participant.phase is Phase.OPENED:
             participant.mask(vector)
-            plan = member.config.statistics
-            statistic = None if plan is None else (plan.identifier, member.content_root)
+            statistic = (answered_once(member.config), member.content_root)
             stored = self.records.keep(stored, participant, "masked", statistic=statistic)
         else:
             participant.mask(vector)

@@ -14,7 +14,7 @@ this one. A training plan may have parts that change how it runs:
 One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
-    initial: zeros              # logistic regression only: layers of zeros have no gradient
+    initial: zeros              # logistic and cox only: layers of zeros have no gradient
 
 With protection ee there is none: what the aggregator has begins with zeros, and the members draw the first model from their key.
 
@@ -40,6 +40,7 @@ from rexis.client.relayed_calls import sign_call
 from rexis.client.uploads import upload_file
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
+from rexis.models.cox import CoxConfig
 from rexis.models.mlp import LogisticConfig
 from rexis.policy.conditions import permission
 from rexis.protocol.batch import write_file
@@ -158,9 +159,9 @@ def _initial_model(plan: TrainingPlan, seed: int | None) -> tuple[bytes, bytes]:
 
     from rexis.models.builders import build
 
-    if seed is None and not isinstance(plan.model.config, LogisticConfig):
+    if seed is None and not isinstance(plan.model.config, LogisticConfig | CoxConfig):
         raise UnexpectedMessageError(
-            f"initial: zeros are for logistic regression; a {plan.model.family} of zeros does not learn, give a seed"
+            f"initial: zeros are for logistic and cox models; a {plan.model.family} of zeros does not learn, give a seed"
         )
     module = build(plan.model, seed=seed or 0)
     tensors = dict(module.state_dict())
@@ -198,7 +199,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])
         filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
-    if masked and len(listed) > COMPLETE_UP_TO and type(filled["collusion_bound"]) is int:
+    sparse = masked and filled.get("groups") is None and len(listed) > COMPLETE_UP_TO
+    if sparse and type(filled["collusion_bound"]) is int:
         filled.setdefault("degree", smallest_degree(len(listed), filled["collusion_bound"], len(listed) // EXPECTED_DROPOUTS))
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from rexis.agent.federation.contribution import local_contribution, model_file_spec, moments_vector, prepare_rows, read_model
+from rexis.agent.federation.asked_statistics import AskedStatistics
+from rexis.agent.federation.contribution import local_contribution, model_file_spec, prepare_rows, read_model
+from rexis.agent.federation.counting import check_table, statistic_vector
 from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.holdout import hold_back, holdout_key
-from rexis.agent.federation.membership import checked_result, standardisation
+from rexis.agent.federation.membership import checked_moments, standardisation
 from rexis.agent.federation.private_rounds import debit_round
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
@@ -54,11 +56,16 @@ class LocalRounds:
         """What must hold before the first message of an attempt.
 
         Raises:
-            PolicyError: fewer rows are left to train on than this site's policy asks for.
+            PolicyError: fewer rows are left to train on than this site's policy asks for; a statistic that was answered before, or whose
+                counts would show too few patients.
             UnexpectedMessageError: training has converged before this round; or there is no key yet that the federation asks for.
                 Others as `FinalRounds.metrics`.
         """
-        if member.federation not in self._rows:
+        plan = member.config.statistics
+        if plan is not None:
+            AskedStatistics(self._records.journal).claim(member.config, member.content_root, member.federation, self._policy)
+            check_table(plan, table)
+        elif member.federation not in self._rows:
             self._split(member, table)
         if member.config.protection == "ee":
             self._update_key(member)
@@ -83,11 +90,12 @@ class LocalRounds:
             PrivacyError: it can not be encoded, or too few rows; what it costs is more than is left of the data set's budget.
             RexisError: the aggregator shows something else than stands on chain, or does not answer.
         """
-        rows, config = self._prepared(member, table), member.config
-        if config.training is None:
-            self._records.keep_vector(manifest, moments_vector(config, rows.trained))
+        config, plan = member.config, member.config.training
+        if plan is None:
+            debit_round(self._records.journal, member, manifest, self._policy)
+            self._records.keep_vector(manifest, statistic_vector(config, table))
             return self._kept(config, manifest)
-        plan = config.training
+        rows = self._prepared(member, table)
         model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
         key = self._update_key(member) if config.protection == "ee" else None
         if key is not None:
@@ -175,7 +183,7 @@ class LocalRounds:
         if member.federation not in self._rows:
             config = member.config
             statistic = standardisation(self._records, config)
-            moments = None if statistic is None else checked_result(self._records, self._registry, self._aggregator, statistic)
+            moments = None if statistic is None else checked_moments(self._records, self._registry, self._aggregator, statistic)
             trained, held = self._split(member, table)
             self._rows[member.federation] = _Rows(
                 prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)

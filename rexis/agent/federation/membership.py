@@ -1,6 +1,7 @@
 """Joining a federation, and what its members share: the present global model and the results of statistics, each checked on chain."""
 
 from rexis.agent.federation.admission import check_founding, check_grant
+from rexis.agent.federation.asked_statistics import AskedStatistics
 from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.holding import check_root
 from rexis.agent.federation.private_rounds import check_budget, check_declared
@@ -11,7 +12,8 @@ from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.encoding import parse_canonical_json, to_hex
 from rexis.errors import DigestMismatchError, EncodingError, MalformedMessageError, UnexpectedMessageError
 from rexis.protocol.federation_config import FederationConfig
-from rexis.secagg.payloads import Moments
+from rexis.protocol.statistics_plans import MomentsPlan
+from rexis.secagg.statistics import Moments, Result, parse_statistic
 
 MAX_RESULT_BYTES = 1 << 20
 # A statistic has one round; the model of the next one is its result.
@@ -54,10 +56,9 @@ def join(
     check_budget(records.journal, content_root, federation, config, policy)
     records.check_base_model(config.trained_base(federation, registry.federation(federation).model), federation)
     statistic = standardisation(records, config)
-    if config.statistics is not None:
-        records.check_statistic(config.statistics.identifier, content_root, federation)
+    AskedStatistics(records.journal).check(config, content_root, federation, policy)
     if statistic is not None:
-        checked_result(records, registry, aggregator, statistic)
+        checked_moments(records, registry, aggregator, statistic)
     records.join(federation, config, content_root)
     return aggregator.join(federation)
 
@@ -74,39 +75,47 @@ def standardisation(records: FederationRecords, config: FederationConfig) -> Mem
     found = records.membership(federation)
     if found is None:
         raise UnexpectedMessageError(f"its inputs are scaled by federation {to_hex(federation)}: expected one that this institution joined")
-    if found.config.statistics is None or found.config.features != config.features:
-        raise UnexpectedMessageError(f"its inputs are scaled by federation {to_hex(federation)}: expected a statistic of the same features")
+    if not isinstance(found.config.statistics, MomentsPlan) or found.config.features != config.features:
+        raise UnexpectedMessageError(f"its inputs are scaled by federation {to_hex(federation)}: expected moments of the same features")
     return found
 
 
-def checked_result(records: FederationRecords, registry: Registry, aggregator: AggregatorClient, statistic: Membership) -> Moments:
-    """The result of a statistic, compared with the chain once and then kept in the journal.
+def checked_moments(records: FederationRecords, registry: Registry, aggregator: AggregatorClient, statistic: Membership) -> Moments:
+    """The moments that inputs are scaled with, compared with the chain once and then kept in the journal.
 
     Raises:
-        UnexpectedMessageError: it has no result yet.
+        UnexpectedMessageError: there is no result yet, or it is of another statistic.
         DigestMismatchError: the aggregator shows another one than stands on chain.
         MalformedMessageError: not a result of these features.
     """
-    if statistic.result is not None:
-        return statistic.result
-    result = fetch_result(registry, aggregator, statistic.federation, statistic.config)
-    records.keep_result(statistic.federation, result)
+    result = statistic.result
+    if result is None:
+        result = fetch_result(registry, aggregator, statistic.federation, statistic.config)
+        records.keep_result(statistic.federation, result)
+    if not isinstance(result, Moments):
+        raise UnexpectedMessageError(
+            f"expected moments as the result of federation {to_hex(statistic.federation)}, it sums another statistic"
+        )
     return result
 
 
-def fetch_result(registry: Registry, aggregator: AggregatorClient, federation: bytes, config: FederationConfig) -> Moments:
-    """The result of a statistic, compared with the chain; raises as `checked_result`."""
+def fetch_result(registry: Registry, aggregator: AggregatorClient, federation: bytes, config: FederationConfig) -> Result:
+    """The result of a statistic, compared with the chain.
+
+    Raises:
+        UnexpectedMessageError: there is none yet, or the privacy loss on chain is not what the plan costs.
+        DigestMismatchError, MalformedMessageError: as `checked_moments`.
+    """
     seen = registry.federation(federation)
     if seen.config_hash != config.digest or seen.round != AFTER_THE_RESULT:
         raise UnexpectedMessageError(f"federation {to_hex(federation)} has no result on chain yet: wait until its round is final")
     try:
-        result = Moments.parse(parse_canonical_json(aggregator.result(federation), max_bytes=MAX_RESULT_BYTES))
+        result = parse_statistic(config, parse_canonical_json(aggregator.result(federation), max_bytes=MAX_RESULT_BYTES))
     except EncodingError as error:
         raise MalformedMessageError(f"result of federation {to_hex(federation)}: {error}") from error
     if result.digest != seen.model:
         raise DigestMismatchError("result of the statistic", seen.model, result.digest)
-    if len(result.mean) != len(config.features.names):
-        raise MalformedMessageError(f"expected moments of {len(config.features.names)} features, got {len(result.mean)}")
+    check_declared(registry, federation, config, seen.round - 1)
     return result
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rexis.agent.federation.asked_statistics import answer
 from rexis.agent.journal import Journal
 from rexis.client.relayed_calls import SignedCall
 from rexis.encoding import canonical_json, from_hex, to_hex
@@ -26,8 +27,8 @@ from rexis.protocol.manifest import Manifest
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.secagg.history import AttemptRecord, Outcome
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import Moments
 from rexis.secagg.plain_participant import AnyParticipant
+from rexis.secagg.statistics import Result, parse_statistic
 from rexis.secagg.terms import RoundTerms
 
 
@@ -45,7 +46,7 @@ class Membership:
     federation: bytes
     config: FederationConfig
     content_root: bytes
-    result: Moments | None
+    result: Result | None
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,11 @@ class FederationRecords:
         row = self._row("SELECT * FROM federation WHERE id = ?", federation)
         if row is None:
             return None
-        result = None if row["result"] is None else Moments.parse(json.loads(row["result"]))
-        return Membership(row["id"], FederationConfig.parse(json.loads(row["config"])), row["content_root"], result)
+        config = FederationConfig.parse(json.loads(row["config"]))
+        result = None if row["result"] is None else parse_statistic(config, json.loads(row["result"]))
+        return Membership(row["id"], config, row["content_root"], result)
 
-    def keep_result(self, federation: bytes, result: Moments) -> None:
+    def keep_result(self, federation: bytes, result: Result) -> None:
         """Remember a statistic's result that was checked."""
         with self.journal.transaction() as connection:
             connection.execute("UPDATE federation SET result = ? WHERE id = ?", (canonical_json(result.document()), federation))
@@ -186,14 +188,15 @@ class FederationRecords:
                 self._append(connection, manifest, "refused", reason=reason)
 
     def keep(
-        self, stored: StoredAttempt, participant: AnyParticipant, step: str, *, statistic: tuple[str, bytes] | None = None
+        self, stored: StoredAttempt, participant: AnyParticipant, step: str, *, statistic: tuple[tuple[str, ...], bytes] | None = None
     ) -> StoredAttempt:
         """Store what a participant has become, before the message of this step leaves.
 
         Args:
             stored: the row as it was read.
             step: for the journal's entry.
-            statistic: identifier and content root that are answered with this step, once and for this federation only.
+            statistic: names (`asked_statistics.answered_once`) and content root that are answered with this step, for this federation
+                only.
 
         Raises:
             PolicyError: this statistic of this data set was answered for another federation.
@@ -203,8 +206,7 @@ class FederationRecords:
         stage = "answered" if participant.record().outcome in (Outcome.ANSWERED, Outcome.SENT) else "open"
         with self.journal.transaction() as connection:
             if statistic is not None:
-                connection.execute("INSERT OR IGNORE INTO answered_statistic VALUES (?, ?, ?)", (*statistic, stored.federation))
-                _check_statistic(connection, *statistic, stored.federation)
+                answer(connection, *statistic, stored.federation)
             self._change(connection, stored, sealed_state=state, sealed_record=record, stage=stage)
             self._append(connection, stored.manifest, step)
         return replace(stored, sealed_state=state, stage=stage)
@@ -243,15 +245,6 @@ class FederationRecords:
                 key = (stored.federation, stored.round)
                 connection.execute("DELETE FROM round_vector WHERE federation = ? AND round = ?", key)
                 connection.execute("UPDATE attempt SET ended = 1 WHERE federation = ? AND round = ?", key)
-
-    def check_statistic(self, identifier: str, content_root: bytes, federation: bytes) -> None:
-        """Check that a statistic of a data set may still be answered for a federation.
-
-        Raises:
-            PolicyError: it was answered for another one.
-        """
-        with self.journal.transaction() as connection:
-            _check_statistic(connection, identifier, content_root, federation)
 
     def check_base_model(self, model: bytes, federation: bytes) -> None:
         """Check that no update of a model was summed for another federation, or is about to be.
@@ -346,17 +339,6 @@ class FederationRecords:
     def _row(self, query: str, *values: Any) -> sqlite3.Row | None:
         rows = self.journal.rows(query, *values)
         return rows[0] if rows else None
-
-
-def _check_statistic(connection: sqlite3.Connection, identifier: str, content_root: bytes, federation: bytes) -> None:
-    row = connection.execute(
-        "SELECT federation FROM answered_statistic WHERE identifier = ? AND content_root = ?", (identifier, content_root)
-    ).fetchone()
-    if row is not None and row["federation"] != federation:
-        raise PolicyError(
-            f"rule on statistics: {identifier} of data set {to_hex(content_root)} was answered for federation {to_hex(row['federation'])}; "
-            "sums over other institutions could be subtracted from it, so it is answered once: use that federation's result"
-        )
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:

@@ -168,6 +168,21 @@ class Registry:
                 return block
         raise UnavailableError("the chain has opened this attempt, and this node does not show the event yet")
 
+    def first_opening(self, federation: bytes) -> bytes:
+        """Hash of the block that opened the federation's first attempt (32 bytes): it draws groups that are kept.
+
+        Raises:
+            UnavailableError: the node does not have the event.
+        """
+        start, last = self.chain.deployment.start_block, self.block_number()
+        while last >= start:
+            first = max(start, last - BLOCKS_AT_ONCE + 1)
+            for given, block in self._events(_ROUND_OPENED, federation, 1, since=first, until=last):
+                if given["attempt"] == 1:
+                    return block
+            last = first - 1
+        raise UnavailableError("the chain has opened rounds of this federation, and this node does not show the first one's event yet")
+
     def declared_loss(self, federation: bytes, round_number: int) -> int:
         """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
 
@@ -176,13 +191,15 @@ class Registry:
         """
         return int(self._settled_events(_ROUND_FINALISED, federation, [round_number])[round_number]["epsilonMicro"])
 
-    def _events(self, topic: bytes, federation: bytes, round_number: int, *, since: int) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    def _events(
+        self, topic: bytes, federation: bytes, round_number: int, *, since: int, until: int | None = None
+    ) -> Iterator[tuple[Mapping[str, Any], bytes]]:
         """Arguments of the events of a round and hashes of their blocks, newest first."""
         asked = {
             "address": self.address,
             "topics": [to_hex(topic), to_hex(federation), to_hex(round_number.to_bytes(32, "big"))],
             "fromBlock": hex(max(0, since)),
-            "toBlock": "latest",
+            "toBlock": "latest" if until is None else hex(until),
         }
         for log in reversed(self._ask("eth_getLogs", asked)):
             topics, data = [bytes.fromhex(each[2:]) for each in log["topics"]], bytes.fromhex(log["data"][2:])

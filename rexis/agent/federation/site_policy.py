@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from rexis.disclosure.gate import CellRules
 from rexis.errors import PolicyError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.plan_parts import MASKED, Protection
+from rexis.protocol.statistics_plans import MomentsPlan
+from rexis.secagg.groups import group_thresholds
 
 MINIMUM_EXAMPLES = 10
 
@@ -41,7 +44,11 @@ class SitePolicy:
         examples: fewest rows of its own; a sum over fewer says too much about each.
         parameters, steps: most that it computes for a round.
         privacy: most that trained models may cost its patients, of all federations together; a federation that trains without a bound is
-            refused then. None leaves that to each plan. Sums of statistics have no noise and are not counted.
+            refused then. None leaves that to each plan. Exact sums of statistics have no noise and are not counted.
+        cell: fewest rows of its own, beside none, in a cell that is counted exactly.
+        counts: most federations that count a column of one version of its data, exactly or, without `privacy`, with noise.
+        chain_away_stages: stages without a new block after which this site's node counts as away, so that signatures of participants stand
+            in for the survivors that the chain would fix; 0: the chain is always waited for.
     """
 
     members: int = 3
@@ -53,6 +60,9 @@ class SitePolicy:
     parameters: int = 50_000_000
     steps: int = 100_000
     privacy: PrivacyCap | None = None
+    cell: int = CellRules.min_cell_size
+    counts: int = 3
+    chain_away_stages: int = 3
 
     def check(self, config: FederationConfig) -> None:
         """Check a federation.
@@ -66,7 +76,7 @@ class SitePolicy:
         for rule, required, got in (
             ("members", self.members, len(config.members)),
             ("collusion bound", self.collusion_bound if config.masked else 0, config.collusion_bound),
-            ("survivors of a round", self.min_survivors, config.min_survivors),
+            ("survivors in a sum", self.min_survivors, _least_summed(config)),
         ):
             if got < required:
                 raise PolicyError(f"rule of this site on {rule}: expected at least {required}, the federation has {got}")
@@ -80,6 +90,12 @@ class SitePolicy:
         ):
             if asked > most:
                 raise PolicyError(f"rule of this site on {rule}: expected at most {most}, the federation has {asked}")
+        statistic = config.statistics
+        cell = None if statistic is None or isinstance(statistic, MomentsPlan) else statistic.rule.minimum_cell
+        if cell is not None and cell < self.cell:
+            raise PolicyError(
+                f"rule of this site on cells: expected counts of cells of at least {self.cell} rows, the federation counts from {cell}"
+            )
         if self.privacy is not None and plan is not None and plan.privacy is None:
             raise PolicyError(
                 f"rule of this site on privacy: expected training with epsilon of at most {self.privacy.epsilon:g} at delta "
@@ -94,3 +110,10 @@ class SitePolicy:
         """
         if examples < self.examples:
             raise PolicyError(f"rule of this site on examples: expected at least {self.examples} rows, this table has fewer")
+
+
+def _least_summed(config: FederationConfig) -> int:
+    if config.groups is None:
+        return config.min_survivors
+    sizes = group_thresholds(len(config.members), config.groups.count, config.collusion_bound)
+    return min(needed.min_survivors for needed in sizes.values())

@@ -77,6 +77,7 @@ def federation_model(
     federation: FederationId,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write (safetensors).", dir_okay=False)],
     own: Annotated[bool, typer.Option("--own", help="Put in the personal tensors that stayed here, from the journal.")] = False,
+    with_bias: Annotated[bool, typer.Option("--with-bias", help="Write a Cox model as a logistic one with a bias of zero.")] = False,
     aggregator: Aggregator = None,
     chain: Chain = None,
     as_json: AsJson = False,
@@ -85,13 +86,19 @@ def federation_model(
     with failures(as_json):
         from rexis.cli.federation import download_model
 
-        download_model(federation, output, own=own, aggregator=aggregator, chain=chain, as_json=as_json)
+        download_model(federation, output, own=own, with_bias=with_bias, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
 @app.command("result")
-def federation_result(federation: FederationId, aggregator: Aggregator = None, chain: Chain = None, as_json: AsJson = False) -> None:
-    """Show the result of a statistic; its digest is compared with the chain."""
+def federation_result(
+    federation: FederationId,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw survival curves to this file (SVG).", dir_okay=False)] = None,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the result of a statistic and what follows from it; its digest is compared with the chain."""
     with failures(as_json):
         from rexis.cli.federation import show_result
 
-        show_result(federation, aggregator=aggregator, chain=chain, as_json=as_json)
+        show_result(federation, plot=plot, aggregator=aggregator, chain=chain, as_json=as_json)

@@ -20,7 +20,8 @@ def family(spec: ModelSpec) -> ModuleType:
         UnsupportedLayerError: the family has no equivariant transform.
     """
     if spec.family not in _FAMILIES:
-        raise UnsupportedLayerError(f"expected a family among {', '.join(_FAMILIES)}, got {spec.family}")
+        hint = "; `rexis federation model --with-bias` writes a Cox model as a logistic one" if spec.family == "cox" else ""
+        raise UnsupportedLayerError(f"expected a family among {', '.join(_FAMILIES)}, got {spec.family}{hint}")
     return _FAMILIES[spec.family]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rexis.errors import UnsupportedLayerError
+from rexis.models.cox import CoxConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
 
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
@@ -28,8 +29,10 @@ class Residual(nn.Sequential):
         return h + joined
 
 
-def build(config: MLPConfig | LogisticConfig, dtype: torch.dtype) -> nn.Sequential:
+def build(config: MLPConfig | LogisticConfig | CoxConfig, dtype: torch.dtype) -> nn.Sequential:
     """The module of a config, with torch's default initialisation from the process-wide generator."""
+    if isinstance(config, CoxConfig):
+        return nn.Sequential(nn.Linear(config.inputs, config.outputs, bias=False, dtype=dtype))
     modules: list[nn.Module] = []
     *hidden, last = config.layers
     for layer in hidden:
@@ -42,7 +45,7 @@ def build(config: MLPConfig | LogisticConfig, dtype: torch.dtype) -> nn.Sequenti
     return nn.Sequential(*modules, nn.Linear(last.inputs, last.outputs, dtype=dtype))
 
 
-def assemble(config: MLPConfig | LogisticConfig, state: Mapping[str, Tensor]) -> nn.Sequential:
+def assemble(config: MLPConfig | LogisticConfig | CoxConfig, state: Mapping[str, Tensor]) -> nn.Sequential:
     """The module that holds these very tensors."""
     with torch.device("meta"):
         model = build(config, torch.float32)
@@ -50,7 +53,7 @@ def assemble(config: MLPConfig | LogisticConfig, state: Mapping[str, Tensor]) ->
     return model
 
 
-def describe(model: nn.Module) -> MLPConfig | LogisticConfig:
+def describe(model: nn.Module) -> MLPConfig | LogisticConfig | CoxConfig:
     """The config of a module that `build` could have made.
 
     Raises:
@@ -64,6 +67,8 @@ def describe(model: nn.Module) -> MLPConfig | LogisticConfig:
                 f"{module}: its mean and variance are no parameters and move with each batch of training; for inference fold it "
                 "(rexis.ee.canonical_model), for training take a model with LayerNorm"
             )
+    if len(model) == 1 and model[0].bias is None and model[0].out_features == 1:
+        return CoxConfig(model[0].in_features)
     layers = list(_hidden_layers(list(model)[:-1]))
     last = _linear(model[-1])
     for before, after in pairwise([*(layer.linear for layer in layers), last]):

@@ -103,7 +103,8 @@ def desk(engine: Engine) -> Desk:
 
 def step(desk: Desk, later: int = 0) -> bool:
     """Take the step that is due, if one is."""
-    calls, instant = Calls(REGISTRY, AGGREGATOR), now() + timedelta(seconds=later)
+    silence = ChainSilence(lambda: connect_chain(settings_for("aggregator", "sqlite://", chain_rpc_url=f"http://127.0.0.1:{free_port()}")))
+    calls, instant = Calls(REGISTRY, AGGREGATOR, silence), now() + timedelta(seconds=later)
     with transaction(desk.engine) as session:
         due = stages.next_step(session, calls, *desk.rows(session), instant)
         if due is not None:

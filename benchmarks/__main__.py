@@ -13,7 +13,7 @@ SUBJECTS = {
     "ee": "Equivariant Encryption: error, runtime, expansion and key times beside the plain model",
     "training": "training on ciphertext beside training on plaintext: weights, logits, throughput; accuracy on the ICD-10 chapter task",
     "attacks": "what attacks on keyed rows and permuted token ids read of real data, with and without noise",
-    "federation": "heart disease at four hospitals: federated averaging beside pooled training, each hospital alone and published rows",
+    "federation": "heart disease at four hospitals: federated beside pooled training, with DP too; ICD-10 chapters on a frozen encoder",
     "secagg": "a masked round beside Flower's SecAgg+, its plaintext FedAvg and the floor: CPU seconds, bytes, memory",
     "chain": "gas of every call, relayed beside sent; operations lost or done twice while processes are killed",
 }
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("subject", choices=SUBJECTS, metavar="NAME", help="one of the subjects below")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; ends within 150 s on two cores")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of ee or training")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of ee, training or federation")
     arguments = parser.parse_args()
     figures = figures_of(import_module(f"benchmarks.{arguments.subject}"), arguments.only, quick=arguments.quick)
     if arguments.json:

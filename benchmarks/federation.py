@@ -4,6 +4,8 @@
 `training_vector`, fixed point, masks, shares and the opened sum. Only network, database and chain are left out; nobody drops out.
 `repeated_cv`: 5 folds stratified by hospital and diagnosis, repeated; the same vectors in the same fixed point, added without masks, which
 cancel exactly (`tests/properties/test_secagg_protocol.py`). Baselines get inputs that are scaled as the federation's are.
+`private`: what DP-SGD by patient costs in AUC (`benchmarks.private_federation`). `icd10`: a head on a frozen encoder, federated and pooled
+(`benchmarks.federated_texts`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +45,8 @@ from services.aggregator.global_models import written
 
 ROUNDS, FOLDS = 10, 5
 REPEATS, QUICK_REPEATS = 10, 2
+SEEDS, QUICK_SEEDS = 20, 4
+QUICK_TEXTS = 1500
 REGISTRY = checksum_address("0x" + 40 * "1")
 PUBLISHED = {
     "pooled_accuracy": 0.7953,
@@ -54,17 +58,13 @@ PUBLISHED = {
 
 # Manifest of a round, and the vectors of those who take part → their sum.
 Sum = Callable[[FederationConfig, Manifest, Sequence[RingVector]], RingVector]
-
-
-def run(*, quick: bool) -> dict[str, Any]:
-    """Both experiments; `quick` repeats cross-validation less often."""
-    return {"flamby": flamby(), "repeated_cv": repeated_cv(QUICK_REPEATS if quick else REPEATS), "published": PUBLISHED}
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def flamby() -> dict[str, Any]:
     """The federated and the pooled model on FLamby's 254 test patients."""
     split, consortium = read_split(), Consortium()
-    tables = {hospital: _table(*split_rows(hospital, split)[:2]) for hospital in COUNTS}
+    tables = {hospital: table_of(*split_rows(hospital, split)[:2]) for hospital in COUNTS}
     moments, model = consortium.train(tables, consortium.secure_sum)
     experiment = Experiment(list(moments.mean), list(moments.sd))
     federated, (pooled, *alone) = experiment.score("federated", model, steps=ROUNDS * STEPS), experiment.baselines()
@@ -90,7 +90,7 @@ def repeated_cv(repeats: int) -> dict[str, Any]:
         for fold in range(FOLDS):
             train, test = (
                 {
-                    hospital: _table(columns, _chosen(lines, (fold_of[hospital] == fold) == held))
+                    hospital: table_of(columns, _chosen(lines, (fold_of[hospital] == fold) == held))
                     for hospital, (columns, lines) in rows.items()
                 }
                 for held in (False, True)
@@ -119,8 +119,12 @@ class Consortium:
     history: dict[str, list[AttemptRecord]] = field(default_factory=dict)
     sums: int = 0
 
-    def train(self, tables: Mapping[str, Table], add: Sum) -> tuple[Moments, nn.Module]:
+    def train(self, tables: Mapping[str, Table], add: Sum, change: Change = dict) -> tuple[Moments, nn.Module]:
         """The demo's federation over these tables, one for each institution: shared moments, then `ROUNDS` rounds.
+
+        Args:
+            add: makes the sum of a round.
+            change: of the training federation's document.
 
         Returns:
             The moments that inputs are scaled with, and the last global model.
@@ -133,18 +137,18 @@ class Consortium:
         }
         config = FederationConfig.parse(statistics_config(terms))
         federation = config.id(LOCAL_CHAIN_ID, REGISTRY)
-        manifest = _manifest(config, federation, 1, config.statistic_digest)
+        manifest = manifest_of(config, federation, 1, config.statistic_digest)
         vectors = [statistic_vector(config, table) for table in tables.values()]
         moments = decode_moments(config, add(config, manifest, vectors))
 
-        config = FederationConfig.parse(training_config(terms, LOGISTIC, rounds=ROUNDS, standardisation=to_hex(federation)))
+        config = FederationConfig.parse(change(training_config(terms, LOGISTIC, rounds=ROUNDS, standardisation=to_hex(federation))))
         if config.training is None:
             raise ValueError("expected a plan for training")
         rows = [prepare_rows(config, table, moments) for table in tables.values()]
         start = FederationPlan(config)
         content, record = start.initial, start.model
         for number in range(1, ROUNDS + 1):
-            manifest = _manifest(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
+            manifest = manifest_of(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
             base = read_model(config.training, content, record)
             vectors = [training_vector(config, manifest, base, each) for each in rows]
             step = server_step(config, base, b"", [add(config, manifest, vectors)])
@@ -249,7 +253,8 @@ def _standardised(table: Table, moments: Moments) -> Features:
     return Features(moments.standardise(features.inputs), features.labels)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows as an agent holds them."""
     return Table(tuple(columns), tuple(tuple(row) for row in rows))
 
 
@@ -257,7 +262,8 @@ def _chosen(rows: Sequence[Sequence[str]], wanted: NDArray[np.bool_]) -> list[Se
     return [rows[index] for index in np.flatnonzero(wanted)]
 
 
-def _manifest(config: FederationConfig, federation: bytes, number: int, base_model: bytes) -> Manifest:
+def manifest_of(config: FederationConfig, federation: bytes, number: int, base_model: bytes) -> Manifest:
+    """Manifest of the first attempt at a round."""
     deadlines = Deadlines.after(0, config.stage_s)
     return Manifest.of(config, federation=federation, round_number=number, attempt=1, base_model=base_model, deadlines=deadlines)
 
@@ -269,3 +275,28 @@ def _send(coordinator: Coordinator, messages: Any) -> None:
 
 def _carried(messages: Sequence[Envelope]) -> list[Envelope]:
     return [Envelope.parse(message.to_bytes()) for message in messages]
+
+
+def _flamby(*, quick: bool) -> dict[str, Any]:
+    # One run is all there is of it.
+    del quick
+    return {"flamby": flamby(), "published": PUBLISHED}
+
+
+def _repeated_cv(*, quick: bool) -> dict[str, Any]:
+    return {"repeated_cv": repeated_cv(QUICK_REPEATS if quick else REPEATS)}
+
+
+def _private(*, quick: bool) -> dict[str, Any]:
+    from benchmarks.private_federation import accuracy_by_epsilon
+
+    return accuracy_by_epsilon(QUICK_SEEDS if quick else SEEDS)
+
+
+def _icd10(*, quick: bool) -> dict[str, Any]:
+    from benchmarks.federated_texts import chapters
+
+    return chapters(QUICK_TEXTS if quick else None)
+
+
+PARTS = {"flamby": _flamby, "repeated_cv": _repeated_cv, "private": _private, "icd10": _icd10}

@@ -67,6 +67,10 @@ class EquivocationError(VerificationError):
     """Two signed or agreed versions of what can only have one: a survivor set, a set of keys, a message of one stage."""
 
 
+class FalseResultError(VerificationError):
+    """A result that was signed for a round does not follow from the sum that it names."""
+
+
 class InvalidShareError(VerificationError):
     """Secret shares that do not open, or do not rebuild the secret that their dealer committed to.
 

@@ -145,8 +145,9 @@ CREATE TRIGGER privacy_release_stays_on_delete BEFORE DELETE ON privacy_release
 BEGIN SELECT RAISE(ABORT, 'what was debited stays debited'); END;
 """
 
-# Version 5: the key that the members and the founder of a federation have, and no aggregator (see `federation.group_keys`).
-# A founder that is no member has one too, so that the federation need not be among those that were joined.
+# Version 5: the key that the members and the founder of a federation have, and no aggregator (see `federation.group_keys`), and what they
+# compute themselves of its rounds (see `federation.recomputed`): model and state of the newest round only, metrics of all. A founder that
+# is no member has both too, so that the federation need not be among those that were joined.
 GROUP_KEYS = """
 CREATE TABLE group_key (
     federation BLOB PRIMARY KEY,
@@ -158,6 +159,26 @@ CREATE TABLE group_key (
 );
 CREATE TRIGGER group_key_stays BEFORE UPDATE OF sealed_key, commitment ON group_key WHEN OLD.sealed_key IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'a federation has one group key'); END;
+CREATE TABLE recomputed_round (
+    federation BLOB NOT NULL,
+    round INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    sealed_metrics BLOB NOT NULL,
+    sealed_model BLOB,
+    sealed_state BLOB,
+    PRIMARY KEY (federation, round)
+);
+CREATE TABLE stated_result (
+    federation BLOB NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (federation, round, attempt)
+);
+CREATE TABLE given_up_federation (
+    federation BLOB PRIMARY KEY,
+    reason TEXT NOT NULL
+);
 """
 
 # Version 6: which federations asked for counts of a column, answered or refused (see `federation.asked_statistics`). Columns are public

@@ -34,6 +34,9 @@
     maximum_counts = 3                    # federations that may count one column of one version of the data
     chain_away_stages = 3                 # stages without a new block after which the chain counts as away; 0: it is always waited for
 
+    [models]                              # what text classifiers are trained on, for federations that name it by its digest
+    folders = ["minilm"]                  # HuggingFace folders with config.json, safetensors and tokenizer.json
+
 A key that is not known is refused: a rule with a mistyped name would be a rule that nobody keeps.
 """
 
@@ -56,6 +59,7 @@ MAX_FILE_BYTES = 1 << 20
 MAX_ROWS_FILE_BYTES = 64 << 20
 MAX_DATASETS = 64
 MAX_NODES = 8
+MAX_MODELS = 64
 MAX_BUDGET = 10_000
 PROTECTIONS: tuple[Protection, ...] = get_args(Protection)
 MIN_POLL_S, DEFAULT_POLL_S, MAX_POLL_S = 0.1, 5.0, 3600.0
@@ -97,6 +101,7 @@ class Site:
     services: Services = Services()
     queries: QueryRules | None = None
     federations: SitePolicy | None = None
+    models: tuple[Path, ...] = ()
     poll_interval_s: float = DEFAULT_POLL_S
 
 
@@ -140,7 +145,7 @@ def read_training_rows(path: Path, rows: int) -> tuple[int, ...]:
 
 
 def _site(document: Mapping[str, Any], folder: Path) -> Site:
-    top = _Section("", document, {"poll_interval_s", "services", "datasets", "queries", "federations"})
+    top = _Section("", document, {"poll_interval_s", "services", "datasets", "queries", "federations", "models"})
     listed: list[Any] = top.value("datasets", list, [])
     if not 0 < len(listed) <= MAX_DATASETS:
         raise ConfigurationError(f"expected 1 to {MAX_DATASETS} sections [[datasets]]")
@@ -155,6 +160,7 @@ def _site(document: Mapping[str, Any], folder: Path) -> Site:
         services=_services(top.value("services", dict, {})),
         queries=_queries(document["queries"]) if "queries" in document else None,
         federations=_federations(document["federations"]) if "federations" in document else None,
+        models=_models(top.value("models", dict, {}), folder),
         poll_interval_s=float(poll),
     )
 
@@ -230,6 +236,10 @@ def _federations(value: Any) -> SitePolicy:
     allowed = frozenset(permission(name).number for name in purposes) or None
     stages = section.integer("chain_away_stages", default.chain_away_stages, 0, 1000)
     return SitePolicy(**given, protections=protections, purposes=allowed, privacy=cap, chain_away_stages=stages)
+
+
+def _models(value: Any, folder: Path) -> tuple[Path, ...]:
+    return tuple(folder / name for name in _Section("models", value, {"folders"}).texts("folders", MAX_MODELS))
 
 
 class _Section:

@@ -85,12 +85,22 @@ def _duties(
     if site.federations is not None:
         # Loads torch, which an agent that only answers queries does not need.
         from rexis.agent.federation.duty import FederationDuty
+        from rexis.agent.federation.text_bases import TextBases
         from rexis.client.aggregator import AggregatorClient
 
         aggregator = AggregatorClient(open_session("aggregator", site.services.aggregator))
+        bases = TextBases(site.models)
         holdings = {served.holding.dataset: _training_part(served) for served in premises}
         federations = FederationDuty(
-            journal, signer, chain, aggregator, holdings, site.federations, report=screen.report, on_step=screen.on_step
+            journal,
+            signer,
+            chain,
+            aggregator,
+            holdings,
+            site.federations,
+            bases=bases,
+            report=screen.report,
+            on_step=screen.on_step,
         )
         duties.append(federations)
     return duties

@@ -1,8 +1,6 @@
-"""`rexis federation create`, `join`, `list`, `status`, `model` and `result`."""
+"""`rexis federation create`, `join`, `list`, `status`, `model`, `result` and `base`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
@@ -10,47 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from rexis.chain.deployments import Deployment
-from rexis.chain.signer import Signer
-from rexis.cli.home import journal_path, require_profile, service_url, write_private
-from rexis.cli.identity import open_signer, require_own_key, signed_in, trusted_deployment
+from rexis.cli.aggregator import AggregatorSession, aggregator_session, federation_id, registry_of
+from rexis.cli.home import journal_path, write_private
+from rexis.cli.identity import require_own_key
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
 from rexis.client.approvals import ApprovalClient, check_approvals, check_evidence
-from rexis.encoding import from_hex, to_hex
-from rexis.errors import ConfigurationError, EncodingError, MalformedMessageError, UnavailableError, UnexpectedMessageError
+from rexis.encoding import to_hex
+from rexis.errors import ConfigurationError, UnavailableError, UnexpectedMessageError
 from rexis.protocol.approvals import Kind
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
+    from rexis.agent.federation.text_bases import TextBases
 
 PAUSE_S = 0.25
 FAILED, FINISHED = "failed", "finished"
 FOUNDING = "founding"
 
 
-@dataclass(frozen=True)
-class AggregatorSession:
-    """Who signs, with which secret their files open, for which contracts, and the client that is signed in."""
-
-    signer: Signer
-    secret: str
-    deployment: Deployment
-    client: AggregatorClient
-
-
 def create(spec: Path, *, wait: bool, timeout_s: float, aggregator: str | None, chain: str | None, as_json: bool) -> None:
     """Found the federation of a file and print it."""
     from rexis.agent.federation.founding import FederationPlan
 
-    with _session(aggregator) as session:
+    with aggregator_session(aggregator) as session:
         plan = FederationPlan.read(spec, founder=session.signer.address, aggregator=session.client.account())
         founded = plan.found(session.client, session.signer, session.deployment)
         if wait:
             founded = _wait_until_founded(session.client, founded, timeout_s)
             # The aggregator says that it is on chain; this side's node is asked.
-            _check_founding(founded, _registry(session, chain))
+            _check_founding(founded, registry_of(session, chain))
     _print(founded, as_json)
 
 
@@ -63,20 +51,20 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
     from rexis.agent.journal import Journal
     from rexis.agent.registration import Target
 
-    policy = SitePolicy() if site is None else _policy(site)
-    numbers = [_federation(federation) for federation in federations]
+    policy, bases = SitePolicy() if site is None else _policy(site), _bases(site)
+    numbers = [federation_id(federation) for federation in federations]
     joined = []
-    with _session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
+    with aggregator_session(aggregator) as session, Journal.open(journal_path(session.signer.address), session.secret) as journal:
         require_own_key(session.signer, "taking part in a federation")
         contracts, owner = session.deployment.contracts, session.signer.address
         target = Target(session.deployment.chain_id, contracts["Forwarder"].address, contracts["DatasetRegistry"].address)
-        records, registry = FederationRecords(journal), _registry(session, chain)
+        records, registry = FederationRecords(journal), registry_of(session, chain)
         for number in numbers:
             config = session.client.federation(number).config
             if owner not in config.roster:
                 raise UnexpectedMessageError(f"{owner} is not among the members of federation {to_hex(number)}")
             root = registered_root(journal, config.dataset(owner), owner=owner, target=target)
-            joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy))
+            joined.append(join(records, registry, session.client, number, member=owner, content_root=root, policy=policy, bases=bases))
     if as_json and len(joined) > 1:
         print_json([_document_with_privacy(each) for each in joined])
         return
@@ -86,7 +74,7 @@ def join_federations(federations: Sequence[str], site: Path | None, *, aggregato
 
 def list_federations(limit: int, *, aggregator: str | None, as_json: bool) -> None:
     """Print the caller's newest federations."""
-    with _session(aggregator) as session:
+    with aggregator_session(aggregator) as session:
         found = list(islice(session.client.federations(), limit))
     if as_json:
         print_json([_document(each) for each in found])
@@ -100,8 +88,8 @@ def list_federations(limit: int, *, aggregator: str | None, as_json: bool) -> No
 
 def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> None:
     """Print a federation and its rounds."""
-    number = _federation(federation)
-    with _session(aggregator) as session:
+    number = federation_id(federation)
+    with aggregator_session(aggregator) as session:
         found, rounds = session.client.federation(number), session.client.rounds(number)
         signed, named = _approvals(session, found, rounds), _equivocators(session, found)
     if as_json:
@@ -130,9 +118,9 @@ def download_model(
     from rexis.agent.federation.final_rounds import FinalRounds
     from rexis.agent.federation.membership import fetch_model
 
-    number = _federation(federation)
-    with _session(aggregator) as session:
-        registry, found = _registry(session, chain), session.client.federation(number)
+    number = federation_id(federation)
+    with aggregator_session(aggregator) as session:
+        registry, found = registry_of(session, chain), session.client.federation(number)
         content, record = fetch_model(registry, session.client, number, found.config)
         if found.state == FINISHED:
             # That it ended early is the aggregator's word until the losses on chain say the same.
@@ -154,15 +142,28 @@ def download_model(
         console().print(f"Model {to_hex(record)}, as it stands on chain, is in {output}.", soft_wrap=True)
 
 
+def show_base(folder: Path, *, as_json: bool) -> None:
+    """Print what names an encoder in a plan: its digest and width."""
+    from rexis.training.text_base import read_base
+
+    base = read_base(folder)
+    if as_json:
+        print_json({"base": to_hex(base.digest), "hidden": base.config.hidden, "positions": base.config.positions})
+        return
+    console().print(
+        f"base {to_hex(base.digest)}, hidden {base.config.hidden}, texts of up to {base.config.positions} tokens", soft_wrap=True
+    )
+
+
 def show_result(federation: str, *, plot: Path | None, aggregator: str | None, chain: str | None, as_json: bool) -> None:
     """Print the result of a statistic."""
     from rexis.agent.federation.membership import fetch_result
     from rexis.cli.statistics import print_result
 
-    number = _federation(federation)
-    with _session(aggregator) as session:
+    number = federation_id(federation)
+    with aggregator_session(aggregator) as session:
         config = session.client.federation(number).config
-        result = fetch_result(_registry(session, chain), session.client, number, config)
+        result = fetch_result(registry_of(session, chain), session.client, number, config)
     print_result(federation, config, result, plot=plot, as_json=as_json)
 
 
@@ -187,22 +188,6 @@ def _equivocators(session: AggregatorSession, found: Federation) -> list[str]:
     for each in evidence:
         check_evidence(each, found.config, session.deployment.chain_id, registry)
     return sorted({each.signer for each in evidence}, key=str.lower)
-
-
-@contextmanager
-def _session(aggregator: str | None) -> Iterator[AggregatorSession]:
-    profile = require_profile()
-    signer, secret = open_signer(profile)
-    url = service_url("aggregator", aggregator, profile)
-    with signed_in("aggregator", url, signer, profile.chain_id) as connection:
-        yield AggregatorSession(signer, secret, trusted_deployment(profile.chain_id), AggregatorClient(connection))
-
-
-def _registry(session: AggregatorSession, chain: str | None) -> "Registry":
-    from rexis.agent.federation.registry import Registry
-    from rexis.chain.connection import Chain
-
-    return Registry(Chain.connect(service_url("chain", chain, require_profile()), session.deployment))
 
 
 def _with_bias(found: Federation, content: bytes, record: bytes) -> bytes:
@@ -251,6 +236,13 @@ def _policy(site: Path) -> Any:
     return policy
 
 
+def _bases(site: Path | None) -> "TextBases":
+    from rexis.agent.federation.text_bases import TextBases
+    from rexis.agent.site import read_site
+
+    return TextBases(() if site is None else read_site(site).models)
+
+
 def _wait_until_founded(client: AggregatorClient, founded: Federation, timeout_s: float) -> Federation:
     deadline = monotonic() + timeout_s
     while founded.state == FOUNDING:
@@ -261,13 +253,6 @@ def _wait_until_founded(client: AggregatorClient, founded: Federation, timeout_s
     if founded.state == FAILED:
         raise UnexpectedMessageError(f"federation {to_hex(founded.id)} failed: {founded.reason}")
     return founded
-
-
-def _federation(text: str) -> bytes:
-    try:
-        return from_hex(text.lower(), 32)
-    except EncodingError as error:
-        raise MalformedMessageError(f"federation: {error}") from error
 
 
 def _document(federation: Federation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rexis.encoding import canonical_json, checksum_address, sha256, to_hex
 from rexis.errors import DigestMismatchError, EncodingError, MalformedMessageError
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
+from rexis.protocol.member_results import MemberResult
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import parse_content_digest
 
@@ -78,9 +79,9 @@ class WorkItem:
     Attributes:
         federation: id, 32 bytes.
         round, attempt: from 1.
-        stage: opening, keys, shares, masked, fixing, survivors, unmask, recording or finalising; see the aggregator's `Phase`.
+        stage: opening, keys, shares, masked, fixing, survivors, unmask, recording, results or finalising; see the aggregator's `Phase`.
         manifest: as the aggregator shows it; its digest stands on chain from the stage keys on.
-        due: the caller could send its message of this stage, and has not.
+        due: the caller could send its message of this stage, or its result, and has not.
         commitment_due: a commitment of the caller's would still count, and none is on chain yet.
     """
 
@@ -230,6 +231,42 @@ class AggregatorClient:
             DigestMismatchError: it was damaged on the way.
         """
         return _checked(self.connection.request("GET", f"{_path(federation)}/model", max_bytes=MAX_MODEL_BYTES))
+
+    def initial_model(self, federation: bytes) -> bytes:
+        """The model file that the founder brought; compare its record with the one that round 1 was opened on.
+
+        Raises:
+            DigestMismatchError: it was damaged on the way.
+        """
+        return _checked(self.connection.request("GET", f"{_path(federation)}/initial-model", max_bytes=MAX_MODEL_BYTES))
+
+    def opened_sum(self, federation: bytes, round_number: int, attempt: int, size: int) -> bytes:
+        """The sum of an attempt, little-endian, as it was opened; compare its digest with the chain's `aggregate`.
+
+        Args:
+            size: bytes that it has to have at most.
+
+        Raises:
+            ServiceError: 404 before it is open, and of an attempt that was given up.
+            DigestMismatchError: it was damaged on the way.
+        """
+        path = f"{_path(federation)}/rounds/{round_number}/attempts/{attempt}/sum"
+        return _checked(self.connection.request("GET", path, max_bytes=size))
+
+    def state_result(self, result: MemberResult) -> None:
+        """Hand in what the caller found behind a padded sum; the same again changes nothing.
+
+        Raises:
+            ServiceError: 409 `equivocation` if the caller stated another result before, `stage-closed` if it is over.
+        """
+        path = f"{_path(result.federation)}/rounds/{result.round}/attempts/{result.attempt}/results"
+        content = canonical_json(result.document())
+        self.connection.request("PUT", path, content=content, headers={"Content-Type": "application/json"})
+
+    def member_results(self, federation: bytes, round_number: int, attempt: int) -> tuple[MemberResult, ...]:
+        """What members stated about an attempt; no signature is checked here."""
+        path = f"{_path(federation)}/rounds/{round_number}/attempts/{attempt}/results"
+        return Fields("member results", self.connection.get(path)).items("items", MemberResult.parse)
 
     def server_state(self, federation: bytes) -> bytes:
         """The file of the server's state beside the newest global model; compare its SHA-256 with the metrics of that model's round.

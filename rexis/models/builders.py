@@ -17,6 +17,8 @@ from rexis.models.spec import ModelSpec
 
 # Families with a HuggingFace folder.
 STORED_FAMILIES = ("bert", "llama")
+# Families that are linear layers as well.
+_LINEAR = {"logistic": "mlp", "cox": "mlp", "bert-head": "mlp"}
 
 
 def build(spec: ModelSpec, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -85,4 +87,4 @@ def library_config(spec: ModelSpec, source: Mapping[str, Any], dtype: torch.dtyp
 
 
 def _family(family: str) -> ModuleType:
-    return import_module(f"rexis.models.modules.{'mlp' if family in ('logistic', 'cox') else family}")
+    return import_module(f"rexis.models.modules.{_LINEAR.get(family, family)}")

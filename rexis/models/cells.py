@@ -13,6 +13,7 @@ from rexis.errors import EncodingError, MalformedMessageError
 
 MAX_LEVELS = 256
 MAX_TEXT = 200
+MAX_CELL = 100_000
 
 
 def name(what: str, value: Any) -> str:
@@ -59,3 +60,9 @@ def numbers(column: str, cells: Sequence[str]) -> NDArray[np.float64]:
     if not np.isfinite(found).all():
         raise MalformedMessageError(f"column {column}: expected a finite number in every row; leave such rows or this column out")
     return found
+
+
+def check_texts(column: str, cells: Sequence[str]) -> None:
+    """Return if cells are texts that a tokenizer gets through in time; the message names the column and not the cell."""
+    if any(len(cell) > MAX_CELL for cell in cells):
+        raise MalformedMessageError(f"column {column}: expected texts of at most {MAX_CELL} characters in every row")

@@ -16,12 +16,23 @@ from rexis.models.bert import BertConfig
 from rexis.models.cox import CoxConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.text import BertHeadConfig
 from rexis.models.vit import ViTConfig
 
-Config = MLPConfig | LogisticConfig | CoxConfig | BertConfig | LlamaConfig | ViTConfig
+Config = MLPConfig | LogisticConfig | CoxConfig | BertConfig | BertHeadConfig | LlamaConfig | ViTConfig
+# Classifiers of texts on an encoder that is no part of them.
+TextConfig = BertHeadConfig
 
 FAMILIES: Mapping[str, type[Config]] = MappingProxyType(
-    {"mlp": MLPConfig, "logistic": LogisticConfig, "cox": CoxConfig, "bert": BertConfig, "llama": LlamaConfig, "vit": ViTConfig}
+    {
+        "mlp": MLPConfig,
+        "logistic": LogisticConfig,
+        "cox": CoxConfig,
+        "bert": BertConfig,
+        "bert-head": BertHeadConfig,
+        "llama": LlamaConfig,
+        "vit": ViTConfig,
+    }
 )
 
 

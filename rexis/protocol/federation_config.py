@@ -125,6 +125,11 @@ class FederationConfig:
         return self.length if self.masked else self.length + 8 * SALT_BYTES // self.ring_bits
 
     @property
+    def leaves_one_sum(self) -> bool:
+        """Whether each round leaves one opened sum, from which members compute the next model themselves."""
+        return self.training is not None and self.groups is None and self.masked
+
+    @property
     def has_group_key(self) -> bool:
         """Whether members and founder need a key that no aggregator has (`rexis.protocol.group_keys`)."""
         return self.group_pad or self.protection == "ee"
@@ -184,8 +189,7 @@ class FederationConfig:
             scores=ScorePlan.parse(fields["scores"]) if "scores" in fields else None,
         )
         config._check_parts()
-        if training is not None:
-            check_task(config.features, training)
+        check_task(config.features, training)
         return config
 
     def document(self) -> dict[str, Any]:
@@ -290,6 +294,7 @@ class FederationConfig:
             "stopping, whose losses have no noise": plan.stopping is not None,
             "personal tensors, which are not built for it": bool(plan.personal),
             "an optimizer other than sgd, which is not built for it": plan.optimizer != "sgd",
+            "ring_bits 16, which has no room for noise (skellam)": skellam and plan.ring_bits == 16,
             "groups, which have less noise than the sum over all (skellam)": skellam and self.groups is not None,
             "collusion_bound 0: a member knows its own noise (skellam)": skellam and self.collusion_bound < 1,
             "batch_size null: dp-sgd divides by it, and a site's own number of patients is a secret": not skellam
@@ -335,15 +340,20 @@ class FederationConfig:
         plan, witnessed = self.training, len(self.aggregators) > 1
         found = {
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
-            "group_pad": self.group_pad,
             # The aggregator would see no mean to score.
             "scores and group_pad": self.scores is not None and self.group_pad,
             "groups and several aggregators": self.groups is not None and witnessed,
+            # Several aggregators would each have to have the members' word on what a sum is.
+            "group_pad and several aggregators": self.group_pad and witnessed,
+            # Only members could say when training has ended.
+            "group_pad and stopping": self.group_pad and plan is not None and plan.stopping is not None,
+            "group_pad and statistics": self.group_pad and plan is None,
+            "group_pad and groups": self.group_pad and self.groups is not None,
+            "group_pad and ring_bits 16": self.group_pad and plan is not None and plan.ring_bits == 16,
         }
         if plan is None:
             return found
         return found | {
-            "ring_bits 16": plan.ring_bits == 16,
             f"ring_bits 16 and protection {self.protection}": plan.ring_bits == 16 and not self.masked,
             # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
             "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",

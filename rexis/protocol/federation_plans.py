@@ -21,6 +21,8 @@ LocalOptimizer = Literal["sgd", "adam"]
 TRAINING_SLOTS = 2
 # With early stopping, also the weight of the rows that are held back, and the loss on them times it.
 STOPPING_SLOTS = 2
+# In a ring of 16 bits a slot is that many entries of eight bits: a loss times a weight is below 2^40.
+SLOT_ENTRIES = 5
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class TrainingPlan:
     def length(self) -> int:
         """Entries of a masked vector: update, control variate (SCAFFOLD), and slots."""
         updates = 2 if self.strategy.name == "scaffold" else 1
-        return updates * self.parameters + TRAINING_SLOTS + (0 if self.stopping is None else STOPPING_SLOTS)
+        slots = TRAINING_SLOTS + (0 if self.stopping is None else STOPPING_SLOTS)
+        return updates * self.parameters + slots * (SLOT_ENTRIES if self.ring_bits == 16 else 1)
 
     @property
     def variate_norm(self) -> float:

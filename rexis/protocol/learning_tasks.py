@@ -3,31 +3,44 @@
 from rexis.errors import MalformedMessageError
 from rexis.models.cox import CoxConfig
 from rexis.models.features import FeatureSpec
+from rexis.models.spec import TextConfig
 from rexis.models.targets import OneOf, Survival
 from rexis.protocol.federation_plans import TrainingPlan
 
 
-def check_task(features: FeatureSpec, plan: TrainingPlan) -> None:
-    """Return if a model of this plan can be trained on these features.
+def check_task(features: FeatureSpec, plan: TrainingPlan | None) -> None:
+    """Return if a model of this plan can be trained on these features; without a plan, if statistics of them can be summed.
 
     Raises:
         MalformedMessageError: it can not; the message names the rule.
     """
-    model = plan.model.tabular
-    if model.widths[0] != len(features.names):
+    config = None if plan is None else plan.model.config
+    if isinstance(config, TextConfig) != (features.text is not None):
         raise MalformedMessageError(
-            f"federation config: expected a model of {len(features.names)} inputs, one for each feature, got {model.widths[0]}"
+            "federation config: expected an input of kind text with a model of the family bert-head, and only with it"
         )
-    if isinstance(model, CoxConfig) != isinstance(features.target, Survival):
+    if plan is None:
+        return
+    if isinstance(config, CoxConfig) != isinstance(features.target, Survival):
         raise MalformedMessageError("federation config: expected a target of time and event with the family cox, and only with it")
-    if isinstance(model, CoxConfig):
+    if isinstance(config, CoxConfig):
         _check_survival(plan)
-    if isinstance(features.target, OneOf):
-        levels = len(features.target.levels)
-        if model.outputs != levels and (levels, model.outputs) != (2, 1):
+    if isinstance(config, TextConfig):
+        if plan.standardisation is not None:
+            raise MalformedMessageError("standardisation: expected null: the outputs of a text's encoder are taken as they are")
+        outputs = config.outputs
+    else:
+        model = plan.model.tabular
+        outputs = model.outputs
+        if model.widths[0] != len(features.names):
             raise MalformedMessageError(
-                f"federation config: expected a model of {levels} outputs, one for each level of the target, got {model.outputs}"
+                f"federation config: expected a model of {len(features.names)} inputs, one for each feature, got {model.widths[0]}"
             )
+    levels = len(features.target.levels) if isinstance(features.target, OneOf) else outputs
+    if outputs != levels and (levels, outputs) != (2, 1):
+        raise MalformedMessageError(
+            f"federation config: expected a model of {levels} outputs, one for each level of the target, got {outputs}"
+        )
 
 
 def _check_survival(plan: TrainingPlan) -> None:

@@ -168,7 +168,7 @@ def check_payload(stage: Stage, payload: Any) -> None:
 
     keys       position (1..n, the Shamir x coordinate), mask and encryption: X25519 public keys of 32 bytes
     shares     commitment: 32 bytes; ciphertexts: list of {to, ciphertext} of 94 bytes
-    masked     upload: id of the finished upload; digest: its 32 bytes; bits: 32 or 64; length: entries of the vector
+    masked     upload: id of the finished upload; digest: its 32 bytes; bits: 16, 32 or 64; length: entries of the vector
     survivors  survivors: list of addresses; masked: 32 bytes, record of the masked vectors
     unmask     survivors: survivors_hash, 32 bytes; self and pairwise: lists of {of, share} of 33 bytes, never both for one address
 
@@ -203,8 +203,8 @@ def _integer(low: int, high: int) -> Callable[[Any], object]:
 
 
 def _bits(value: Any) -> None:
-    if value not in (32, 64):
-        raise ValueError(f"expected a ring of 32 or 64 bits, got {str(value)[:40]}")
+    if value not in (16, 32, 64):
+        raise ValueError(f"expected a ring of 16, 32 or 64 bits, got {str(value)[:40]}")
 
 
 def _upload_id(value: Any) -> None:

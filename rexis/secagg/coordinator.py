@@ -194,7 +194,7 @@ class Coordinator:
             masked_sums: what `masked_sums` gave, whole.
 
         Returns:
-            u32 or u64 [d] of each: the sums, under the group pad if there is one.
+            [d] of each: the sums, under the group pad if there is one.
 
         Raises:
             BelowThresholdError: too few answers; wait for more, or abort.

@@ -31,7 +31,7 @@ def remove_group_pad(total: RingVector, group_key: bytes, ctx: bytes, survivors:
     """Turn what the aggregator unmasked into the sum, in place.
 
     Args:
-        total: u32 or u64 [d].
+        total: [d].
         group_key: 32 bytes, known to all members and not to the aggregator.
         survivors: positions of U3.
     """

@@ -1,4 +1,4 @@
-"""Masks that cancel in the sum: AES-256-CTR keystream, added in place in Z_2^32 or Z_2^64.
+"""Masks that cancel in the sum: AES-256-CTR keystream, added in place in Z_2^16, Z_2^32 or Z_2^64.
 
     y_i = v_i + PRG(b_i) + Σ_{j>i} PRG(s_ij) - Σ_{j<i} PRG(s_ij)
 
@@ -22,7 +22,9 @@ BLOCK_BYTES = 1 << 17
 _ZEROS = memoryview(bytes(BLOCK_BYTES))
 _CIPHER_BLOCK = 16
 
-RingVector = NDArray[np.uint32] | NDArray[np.uint64]
+RingBits = Literal[16, 32, 64]
+RingVector = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
+RingDtype = np.dtype[np.uint16] | np.dtype[np.uint32] | np.dtype[np.uint64]
 Sign = Literal[1, -1]
 
 
@@ -50,19 +52,26 @@ class MaskStream:
         self._combine(part, np.frombuffer(buffer, dtype=part.dtype, count=len(part)), out=part)
 
 
+def ring_dtype(bits: RingBits) -> RingDtype:
+    """Little-endian entries of a ring."""
+    if bits == 16:
+        return np.dtype("<u2")
+    return np.dtype("<u4") if bits == 32 else np.dtype("<u8")
+
+
 def check_ring(vector: RingVector) -> None:
-    """Refuse what is no contiguous vector of little-endian u32 or u64 (ValueError)."""
-    if vector.dtype.str not in ("<u4", "<u8") or vector.ndim != 1 or not vector.flags.c_contiguous:
-        raise ValueError(f"expected a contiguous vector of <u4 or <u8, got {vector.dtype.str} of shape {vector.shape}")
+    """Refuse what is no contiguous vector of little-endian u16, u32 or u64 (ValueError)."""
+    if vector.dtype.str not in ("<u2", "<u4", "<u8") or vector.ndim != 1 or not vector.flags.c_contiguous:
+        raise ValueError(f"expected a contiguous vector of <u2, <u4 or <u8, got {vector.dtype.str} of shape {vector.shape}")
 
 
 def apply_mask(vector: RingVector, seed: bytes, sign: Sign, *, offset: int = 0) -> None:
     """Add (sign 1) or subtract (-1) the keystream of a seed, in place.
 
     Args:
-        vector: u32 or u64 [d], little-endian, contiguous; a slice of a longer vector if `offset` is given.
+        vector: u16, u32 or u64 [d], little-endian, contiguous; a slice of a longer vector if `offset` is given.
         seed: 32 bytes, used for exactly one stream.
-        offset: position of `vector[0]` in the stream, in entries; a multiple of one cipher block (4 u32, 2 u64).
+        offset: position of `vector[0]` in the stream, in entries; a multiple of one cipher block (8 u16, 4 u32, 2 u64).
 
     Raises:
         ValueError: another dtype or layout, seed size, or offset.
@@ -89,7 +98,7 @@ def mask_update(vector: RingVector, self_seed: bytes, pairwise_seeds: Mapping[in
     """Mask a quantised update in place, so that only the sum over all survivors is readable.
 
     Args:
-        vector: u32 or u64 [d]; see `quantization`.
+        vector: u16, u32 or u64 [d]; see `quantization`.
         self_seed: 32 bytes from the operating system, secret-shared before use.
         pairwise_seeds: position → agreed 32-byte seed, of every other participant of the shares stage.
         me: this participant's position.
@@ -105,7 +114,7 @@ def unmask_sum(total: RingVector, self_seeds: Iterable[bytes], dropped: Mapping[
     """Turn the sum of the survivors' masked vectors into the sum of their updates, in place.
 
     Args:
-        total: u32 or u64 [d].
+        total: u16, u32 or u64 [d].
         self_seeds: of every survivor, rebuilt from shares.
         dropped: for each participant who dropped out after the shares stage: survivor → their pairwise seed.
     """

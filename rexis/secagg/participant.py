@@ -199,7 +199,7 @@ class Participant:
         Repeated after a crash, it gives the same bytes from the same vector, and refuses any other.
 
         Args:
-            vector: u32 or u64 [d], little-endian; see `quantization`. Counts, losses and metrics are entries of it, never beside it.
+            vector: u16, u32 or u64 [d], little-endian; see `quantization`. Counts, losses and metrics are entries of it, never beside it.
 
         Returns:
             Part digests to upload it with.

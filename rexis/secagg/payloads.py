@@ -19,10 +19,13 @@ from rexis.protocol.plan_parts import PrivacyPlan
 from rexis.secagg.masks import RingVector
 from rexis.secagg.privacy import private_encoding, site_variance
 from rexis.secagg.quantization import FixedPoint
+from rexis.secagg.slots import MAX_SLOT, decode_slots, encode_slots
 
 # A mean loss beyond this says no more than that the training diverged; the slot has to be bounded.
 LOSS_CAP = 100.0
 LOSS_STEPS = 1000
+# In a ring of 16 bits: so many steps to an entry of a clipped update, in the root mean square.
+LEAST_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +82,17 @@ def update_encoding(config: FederationConfig) -> FixedPoint:
     """The fixed point of a federation's masked vectors.
 
     Raises:
-        ValueError: the ring has no room for the clipping norm, or for a weight up to the cap times a loss up to `LOSS_CAP`.
+        ValueError: the ring has no room for the clipping norm, or for a weight up to the cap times a loss up to `LOSS_CAP`; one of 16 bits
+            leaves a clipped update fewer than `LEAST_STEPS`.
     """
     plan = config.training
+    if plan is not None and plan.ring_bits == 16:
+        _check_steps(config, plan)
     if plan is not None and plan.privacy is not None:
         return private_encoding(config)
     encoding = FixedPoint(config.most_summed, 1.0 if plan is None else float(plan.clipping_norm), config.ring_bits)
     # Here and not where a vector is made: whether a site can take part must not depend on its loss.
-    room = encoding.bound // round(LOSS_CAP * LOSS_STEPS)
+    room = (MAX_SLOT if encoding.ring_bits == 16 else encoding.bound) // round(LOSS_CAP * LOSS_STEPS)
     if plan is not None and plan.weight_cap > room:
         raise ValueError(f"expected a weight cap of at most {room} for {config.most_summed} members in a sum, got {plan.weight_cap}")
     if plan is not None and _has_variates(plan):
@@ -112,7 +118,7 @@ def encode_update(
     variate: ArrayLike | None = None,
     holdout: Holdout | None = None,
 ) -> RingVector:
-    """The vector that a site masks in a training round; with Skellam noise, another one at every call.
+    """The vector that a site masks in a training round; with Skellam noise or in a ring of 16 bits, another one at every call.
 
     Under differential privacy neither count nor loss is in it: every site weighs 1. An update that is not finite counts as none there, for
     a site that stays away because of its data tells something about them.
@@ -125,7 +131,8 @@ def encode_update(
         holdout: with early stopping, and only then.
 
     Returns:
-        u32 [length]: the update, the variate's change, the weight, the loss times the weight, and the same two of the rows held back.
+        u32 or u16 [length]: the update, the variate's change, the weight, the loss times the weight, and the same two of the rows held
+        back.
 
     Raises:
         ValueError: NaN or infinity, another number of parameters, parts that the plan does not have, or a config without room
@@ -149,7 +156,7 @@ def encode_update(
     if holdout is not None:
         held = plan.weight(holdout.examples)
         slots += [held, _loss_steps(holdout.loss) * held]
-    return np.concatenate([*parts, encoding.encode_integers(np.array(slots, dtype=np.float64))])
+    return np.concatenate([*parts, encode_slots(encoding, slots)])
 
 
 def sent_variate(config: FederationConfig, vector: RingVector, *, examples: int) -> NDArray[np.float64]:
@@ -176,7 +183,7 @@ def decode_update(config: FederationConfig, total: RingVector) -> MeanUpdate:
     variates = None
     if _has_variates(plan):
         variates, rest = variate_encoding(config).decode(rest[: plan.parameters]) * float(plan.weight_cap), rest[plan.parameters :]
-    slots = [int(value) for value in encoding.decode_integers(rest)]
+    slots = decode_slots(encoding, rest)
     cap = plan.weight_cap if plan.privacy is None else 1
     for weight, steps in zip(slots[::2], slots[1::2], strict=True):
         if not 0 < weight <= cap * config.most_summed or steps < 0:
@@ -197,7 +204,16 @@ def _private_update(config: FederationConfig, privacy: PrivacyPlan, update: NDAr
 
         # Modulo the ring, as every sum here.
         parameters = parameters + SkellamNoise(site_variance(config)).draw(len(parameters)).astype(parameters.dtype)
-    return np.concatenate([parameters, encoding.encode_integers(np.array([1.0, 0.0]))])
+    return np.concatenate([parameters, encode_slots(encoding, [1, 0])])
+
+
+def _check_steps(config: FederationConfig, plan: TrainingPlan) -> None:
+    most, parameters = ((1 << 15) - 1) // config.most_summed, plan.parameters
+    if most < LEAST_STEPS * math.sqrt(parameters):
+        raise ValueError(
+            f"ring_bits 16: expected floor(32767 / n) of at least {LEAST_STEPS} sqrt(d), so that an update outweighs what rounding adds "
+            f"to it; got {most} for sums of n = {config.most_summed} and d = {parameters}: take 32 bits, or smaller groups"
+        )
 
 
 def _has_variates(plan: TrainingPlan) -> bool:

@@ -3,19 +3,23 @@
     B = floor((2^(k-1) - 1) / n)        s = floor(B / C)        v = clamp(rint(s · w · clip_C(x)), ±B)
 
 n vectors of entries within ±B sum to at most 2^(k-1) - 1, whatever their sizes: rounding is clamped, so the bound is exact.
+
+A ring of 16 bits is lossy compression: the scale is what n leaves of 15 bits, and steps are as large as much of an update. There an entry
+is rounded up with the probability of its fraction, so that errors have mean zero and do not add up over sites and rounds (QSGD, Alistarh
+et al., NeurIPS 2017). The vector is another one at every call, so the first that was stored counts.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rexis.secagg.masks import RingVector
+from rexis.dp.randomness import uniform
+from rexis.secagg.masks import RingBits, RingVector, ring_dtype
 
-RingBits = Literal[16, 32, 64]
 # In float64 such a block stays in the second-level cache.
 _BLOCK_ENTRIES = 1 << 15
 
@@ -27,7 +31,7 @@ class FixedPoint:
     Attributes:
         participants: n, all that could be in the sum.
         clipping_norm: C, the largest L2 norm of an update.
-        ring_bits: k; 32 for models, 64 for statistics.
+        ring_bits: k; 32 for models, or 16, lossily; 64 for statistics.
         limit: of B, where the ring has to hold noise as well; None for the ring's own.
     """
 
@@ -37,8 +41,8 @@ class FixedPoint:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.participants < 1 or self.ring_bits not in (32, 64):
-            raise ValueError(f"expected participants and 32 or 64 ring bits, got {self.participants} and {self.ring_bits}")
+        if self.participants < 1 or self.ring_bits not in (16, 32, 64):
+            raise ValueError(f"expected participants and 16, 32 or 64 ring bits, got {self.participants} and {self.ring_bits}")
         if not (math.isfinite(self.clipping_norm) and self.clipping_norm > 0 and 1 <= self.bound / self.clipping_norm < math.inf):
             raise ValueError(f"expected a clipping norm in (0, {self.bound}] that leaves a finite scale, got {self.clipping_norm}")
 
@@ -54,14 +58,14 @@ class FixedPoint:
         return math.floor(self.bound / self.clipping_norm)
 
     def encode(self, update: ArrayLike, *, weight: float = 1.0) -> RingVector:
-        """Clip to the L2 norm, weight, round and clamp.
+        """Clip to the L2 norm, weight, round (at random with 16 bits) and clamp.
 
         Args:
             update: floats [d].
             weight: in (0, 1]; see `example_weight`.
 
         Returns:
-            u32 or u64 [d], two's complement.
+            u16, u32 or u64 [d], two's complement.
 
         Raises:
             ValueError: NaN or infinity (nothing may be sent), another shape, or a weight out of range.
@@ -79,7 +83,7 @@ class FixedPoint:
                 f"expected floats [d] of finite norm and a weight in (0, 1], got {values.shape}, norm {norm} and weight {weight}"
             )
         factor = min(1.0, self.clipping_norm / norm) if norm > 0 else 1.0
-        return self._steps(values, self.scale * weight * factor)
+        return self._steps(values, self.scale * weight * factor, at_random=self.ring_bits == 16)
 
     def encode_integers(self, values: ArrayLike) -> RingVector:
         """Numbers in integer steps (counts, sums in fixed point) as ring entries: rounded, then clamped to ±B.
@@ -90,23 +94,25 @@ class FixedPoint:
         steps = np.asarray(values, dtype=np.float64)
         if np.isnan(steps).any():
             raise ValueError("expected numbers to encode, got NaN")
-        return self._steps(steps, 1.0)
+        return self._steps(steps, 1.0, at_random=False)
 
-    def _steps(self, values: NDArray[Any], factor: float) -> RingVector:
+    def _steps(self, values: NDArray[Any], factor: float, *, at_random: bool) -> RingVector:
         """Round and clamp numbers times a factor; a block at a time, for the work in between is in float64."""
         limit = float(self.bound)
         if limit > self.bound:
             limit = math.nextafter(limit, 0.0)
-        steps: NDArray[np.int32] | NDArray[np.int64]
-        steps = np.empty(len(values), dtype=np.int32) if self.ring_bits == 32 else np.empty(len(values), dtype=np.int64)
+        steps = np.empty(len(values), dtype=f"<i{self.ring_bits // 8}")
         start = 0
         for block in _blocks(values):
             np.multiply(block, factor, out=block)
-            np.rint(block, out=block)
+            if at_random:
+                np.floor(block + uniform(len(block)), out=block)
+            else:
+                np.rint(block, out=block)
             np.clip(block, -limit, limit, out=block)
             steps[start : start + len(block)] = block
             start += len(block)
-        return steps.view(np.uint32) if self.ring_bits == 32 else steps.view(np.uint64)
+        return steps.view(ring_dtype(self.ring_bits))
 
     def decode_integers(self, total: RingVector) -> NDArray[np.int64]:
         """The signed sum behind a ring vector, int64 [d]."""
@@ -116,10 +122,10 @@ class FixedPoint:
         """The sum of the weighted updates, f64 [d]; divide by the sum of the weights for their mean."""
         return self._signed(total) / self.scale
 
-    def _signed(self, total: RingVector) -> NDArray[np.int32] | NDArray[np.int64]:
+    def _signed(self, total: RingVector) -> NDArray[np.signedinteger[Any]]:
         if total.dtype.itemsize * 8 != self.ring_bits:
             raise ValueError(f"expected {self.ring_bits}-bit entries, got {total.dtype}")
-        return total.view(np.int32) if self.ring_bits == 32 else total.view(np.int64)
+        return total.view(f"<i{total.itemsize}")
 
 
 def _blocks(values: NDArray[Any]) -> Iterator[NDArray[np.float64]]:

@@ -54,7 +54,7 @@ def server_step(
     Args:
         base: tensors of the model that the round started from.
         state: file of the server's state beside it; b"" for a strategy without one.
-        totals: u32 [length] of each: one sum, or one for each group that was opened, in their order.
+        totals: [length] of each: one sum, or one for each group that was opened, in their order.
 
     Raises:
         ValueError: a federation for a statistic, a sum of another length or ring, or several of a federation without groups.

@@ -4,15 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from rexis.encoding import abi_encode, checksum_address, domain_tag, keccak256
 from rexis.errors import EquivocationError, UnexpectedMessageError
 from rexis.protocol.plan_parts import GroupPlan
 from rexis.protocol.secagg_messages import MAX_PARTICIPANTS, SALT_BYTES, Envelope, Stage, secagg_context
 from rexis.secagg.graph import is_complete, neighbourhood_threshold
 from rexis.secagg.groups import draw_groups, group_thresholds, whole_groups
-from rexis.secagg.quantization import RingBits
+from rexis.secagg.masks import RingBits, RingDtype, ring_dtype
 from rexis.secagg.thresholds import Thresholds, thresholds
 
 
@@ -31,7 +29,7 @@ class RoundTerms:
         roster: checksum addresses; the order gives positions 1..n, the x coordinates of the shares.
         thresholds: at least those of `thresholds.thresholds` against an active adversary.
         length: d, entries of an uploaded vector, extra slots included.
-        ring_bits: 32 for models, 64 for statistics.
+        ring_bits: 32 or 16 for models, 64 for statistics.
         degree: k of the neighbour graph, None for the complete one.
         masked: whether vectors are masked; without masks the aggregator sees each, and `length` ends with a salt.
         groups: how the roster is split, each group with a sum of its own; None for one sum over all.
@@ -64,9 +62,9 @@ class RoundTerms:
             raise ValueError("expected checksum addresses of registry and roster")
         if len(set(self.roster)) != len(self.roster) or len(self.roster) > MAX_PARTICIPANTS:
             raise ValueError(f"expected at most {MAX_PARTICIPANTS} distinct addresses, got {len(self.roster)}")
-        if min(self.round, self.attempt) < 0 or self.length < 1 or self.ring_bits not in (32, 64):
+        if min(self.round, self.attempt) < 0 or self.length < 1 or self.ring_bits not in (16, 32, 64):
             raise ValueError(
-                f"expected numbers from 0, a length from 1 and 32 or 64 bits, got round {self.round}, attempt {self.attempt}, "
+                f"expected numbers from 0, a length from 1 and 16, 32 or 64 bits, got round {self.round}, attempt {self.attempt}, "
                 f"length {self.length} and {self.ring_bits} bits"
             )
         self._check_thresholds()
@@ -126,9 +124,9 @@ class RoundTerms:
         return 0 if self.masked else 8 * SALT_BYTES // self.ring_bits
 
     @property
-    def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
+    def dtype(self) -> RingDtype:
         """Little-endian entries of a vector."""
-        return np.dtype("<u4") if self.ring_bits == 32 else np.dtype("<u8")
+        return ring_dtype(self.ring_bits)
 
     def address(self, position: int) -> str:
         """Checksum address at a position from 1."""

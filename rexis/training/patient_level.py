@@ -2,6 +2,9 @@
 
 What of it is taken from Opacus are the gradients of single records and the clipping. Its noise is not: that comes from torch's generator,
 whose 32 bits of seed could be tried on the released model; here it comes from the operating system, and so does who is in a batch.
+
+A batch's patients are taken in groups, and a patient's records in parts, so that the gradients of single records and patients that are held
+at once are bounded whatever the batch and the model; each patient is still clipped once, over the sum of all of its records.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from rexis.training.local import classification_loss
-from rexis.training.private_steps import PrivateSteps, gaussian_noise, poisson_batch
+from rexis.training.private_steps import PrivateSteps, gaussian_noise, poisson_batch, records_at_once
 
 
 def train_patients(
@@ -27,6 +30,7 @@ def train_patients(
     learning_rate: float,
     divisor: int,
     proximal: float = 0.0,
+    at_once: int | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Tensor:
     """Train a model in place from the global weights it holds, by SGD on noisy sums of clipped gradients.
@@ -41,6 +45,7 @@ def train_patients(
         steps: what they cost is on the ledger before this is called; the noise is drawn here.
         divisor: of the noisy sum in each step; a public number, since the number of this site's patients is none.
         proximal: weight μ of the FedProx term μ/2 ‖w - w_global‖², which has no data in it and is added after the noise.
+        at_once: records of a part, and patients of a group; None for `records_at_once`.
         on_step: told after each step how many are done, and of how many.
 
     Returns:
@@ -76,32 +81,38 @@ def train_patients(
             parameter.grad = (parameter.grad + noise[name]) / divisor + proximal * (parameter.detach() - origin)
 
     optimizer.attach_step_hook(add_noise)
-    everybody = int(patients.max()) + 1
+    everybody, size = int(patients.max()) + 1, at_once or records_at_once(model)
     for done in range(1, steps.count + 1):
-        chosen = poisson_batch(everybody, steps.sampling_probability)
+        groups = torch.split(poisson_batch(everybody, steps.sampling_probability), size)
         optimizer.zero_grad()
-        rows = torch.isin(patients, chosen).nonzero().flatten()
-        if len(rows) > 0:
-            # Opacus' hook on the first layer needs an input with a gradient.
-            loss = classification_loss(recorded(features[rows].requires_grad_()), labels[rows]) * len(rows)
-            torch.autograd.backward(loss)
-        _group(parameters, torch.searchsorted(chosen, patients[rows]), len(chosen))
-        optimizer.step()
+        for number, group in enumerate(groups, start=1):
+            sums = [parameter.new_zeros((len(group), *parameter.shape)) for parameter in parameters]
+            for rows in torch.split(torch.isin(patients, group).nonzero().flatten(), size):
+                if len(rows) > 0:
+                    # Opacus' hook on the first layer needs an input with a gradient.
+                    loss = classification_loss(recorded(features[rows].requires_grad_()), labels[rows]) * len(rows)
+                    torch.autograd.backward(loss)
+                    _add(parameters, sums, torch.searchsorted(group, patients[rows]))
+            _give(parameters, sums)
+            # Opacus keeps the clipped sum of a group whose step it skips, and steps once, with noise, after the last.
+            optimizer.signal_skip_step(do_skip=number < len(groups))
+            optimizer.step()
+            optimizer.zero_grad()
         on_step(done, steps.count)
-    optimizer.zero_grad()
     recorded.remove_hooks()
     return parameters_to_vector(model.parameters()).detach() - before
 
 
-def _group(parameters: list[Any], places: Tensor, count: int) -> None:
-    """Replace the records' gradients by their sums over each of `count` patients; one that is not finite becomes zero."""
-    sums = []
-    for parameter in parameters:
-        total = parameter.new_zeros((count, *parameter.shape))
-        if len(places) > 0:
-            total.index_add_(0, places, parameter.grad_sample)
-        sums.append(total)
-    finite = torch.ones(count, dtype=torch.bool)
+def _add(parameters: list[Any], sums: list[Tensor], places: Tensor) -> None:
+    """Add the records' gradients to the sums of their patients, and drop them."""
+    for parameter, total in zip(parameters, sums, strict=True):
+        total.index_add_(0, places, parameter.grad_sample)
+        parameter.grad_sample = parameter.grad = None
+
+
+def _give(parameters: list[Any], sums: list[Tensor]) -> None:
+    """Hand the patients' sums to Opacus as gradients of single records; one that is not finite becomes zero."""
+    finite = torch.ones(len(sums[0]), dtype=torch.bool)
     for total in sums:
         finite &= torch.isfinite(total.flatten(1)).all(dim=1)
     for parameter, total in zip(parameters, sums, strict=True):

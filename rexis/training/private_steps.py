@@ -21,6 +21,8 @@ from rexis.dp.randomness import standard_normal, uniform
 from rexis.training.local import classification_loss
 
 RecordLoss = Callable[[Tensor, Tensor], Tensor]
+# Gradients of single records that are held at once; a record's own, however large, is.
+GRADIENT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,50 @@ def poisson_batch(records: int, probability: float, generator: torch.Generator |
     return torch.nonzero(torch.rand(records, generator=generator, device=generator.device, dtype=torch.float64) < probability).flatten()
 
 
+def records_at_once(model: nn.Module) -> int:
+    """How many records' gradients lie within `GRADIENT_BYTES`, at least 1."""
+    sizes = (parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    return max(1, GRADIENT_BYTES // max(1, sum(sizes)))
+
+
 def clipped_gradient_sum(
-    model: nn.Module, inputs: Tensor, labels: Tensor, clipping_norm: float, loss: RecordLoss = classification_loss
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    clipping_norm: float,
+    loss: RecordLoss = classification_loss,
+    *,
+    at_once: int | None = None,
 ) -> dict[str, Tensor]:
     """Sum of the records' gradients, each scaled down to an L2 norm of at most `clipping_norm` over all trained parameters.
+
+    The batch is taken in parts, so that memory is bounded whatever its size; their sum is that of the whole up to rounding.
 
     Args:
         model: its layers must treat records apart (no batch normalisation) and draw nothing (dropout 0).
         inputs: [n, …]; labels: [n, …].
         loss: mean over a batch; called with batches of one record.
+        at_once: records of a part; None for `records_at_once`.
 
     Returns:
         By name of the parameter; zeros for an empty batch.
     """
     trained = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if len(inputs) == 0:
-        return {name: torch.zeros_like(value) for name, value in trained.items()}
+    total = {name: torch.zeros_like(value) for name, value in trained.items()}
 
     def record_loss(weights: Mapping[str, Tensor], row: Tensor, label: Tensor) -> Tensor:
         found = functional_call(model, dict(weights), (row[None],))
         return loss(found if isinstance(found, Tensor) else found.logits, label[None])
 
-    gradients: dict[str, Tensor] = vmap(grad(record_loss), in_dims=(None, 0, 0))(trained, inputs, labels)
-    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
-    factors = (clipping_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
-    return {name: torch.einsum("n,n...->...", factors, gradient) for name, gradient in gradients.items()}
+    gradients_of = vmap(grad(record_loss), in_dims=(None, 0, 0))
+    size = at_once or records_at_once(model)
+    for start in range(0, len(inputs), size):
+        gradients: dict[str, Tensor] = gradients_of(trained, inputs[start : start + size], labels[start : start + size])
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+        factors = (clipping_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+        for name, gradient in gradients.items():
+            total[name] += torch.einsum("n,n...->...", factors, gradient)
+    return total
 
 
 def gaussian_noise(model: nn.Module, scale: float, generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from services.aggregator.approval_routes import router as approval_router
 from services.aggregator.group_key_routes import router as group_key_router
+from services.aggregator.result_routes import router as result_router
 from services.aggregator.routes import router
 from services.aggregator.score_routes import router as score_router
 from services.aggregator.settings import AggregatorSettings
@@ -29,6 +30,7 @@ def create_app(settings: AggregatorSettings | None = None) -> FastAPI:
             router,
             approval_router,
             group_key_router,
+            result_router,
             score_router,
             relay_router(DOORS),
             relay_progress_router(),

@@ -49,7 +49,7 @@ def result_statement(
     *,
     aggregate: bytes,
     model: bytes,
-    metrics: dict[str, Any] | None,
+    metrics: dict[str, Any] | bytes | None,
 ) -> RoundResult:
     """What is signed about the sum of an attempt.
 
@@ -59,7 +59,7 @@ def result_statement(
         survivors: whose updates the sum holds.
         aggregate: digest of the sum, 32 bytes.
         model: record of the new model, or digest of the statistic, 32 bytes.
-        metrics: canonical document, None for a statistic.
+        metrics: canonical document, or its digest where only members have it (32 bytes); None for a statistic.
     """
     if fixed.survivors_hash is None or fixed.accumulator is None:
         raise ValueError("expected an attempt whose survivors are fixed on chain")
@@ -73,7 +73,7 @@ def result_statement(
         base_model=from_hex(fixed.base_model),
         aggregate=aggregate,
         model=model,
-        metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
+        metrics=metrics if isinstance(metrics, bytes) else NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
         epsilon_micro=declared_micro(config, fixed.round),
     )
 
@@ -83,7 +83,8 @@ def attempt_result(config: FederationConfig, attempt: Attempt, fixed: OnchainRou
     if attempt.aggregate is None or attempt.model is None or attempt.survivors is None:
         raise ValueError("expected an attempt whose sum is open")
     aggregate, model = from_hex(attempt.aggregate), from_hex(attempt.model)
-    return result_statement(config, fixed, attempt.survivors, aggregate=aggregate, model=model, metrics=attempt.metrics)
+    metrics = attempt.metrics if attempt.metrics_digest is None else from_hex(attempt.metrics_digest)
+    return result_statement(config, fixed, attempt.survivors, aggregate=aggregate, model=model, metrics=metrics)
 
 
 def sign(session: Session, registry: Registry, signer: Signer, statement: Statement) -> Approval:

@@ -33,7 +33,8 @@ OPENING_S, LOCAL_OPENING_S = 60, 2
 class Phase(StrEnum):
     """Stages of an attempt in their order; `opening`, `fixing`, `recording` and `finalising` wait for the chain.
 
-    `survivors` and `recording` are gone through only while the chain is away: see `consents`.
+    `survivors` and `recording` are gone through only while the chain is away: see `consents`. `results` is there with the group pad only:
+    members state what the sum is without their pads.
     """
 
     OPENING = "opening"
@@ -44,6 +45,7 @@ class Phase(StrEnum):
     SURVIVORS = "survivors"
     UNMASK = "unmask"
     RECORDING = "recording"
+    RESULTS = "results"
     FINALISING = "finalising"
     FINISHED = "finished"
     ABORTED = "aborted"

@@ -9,6 +9,7 @@ from functools import cache, partial
 from sqlalchemy import Engine
 
 from rexis.chain.silence import ChainSilence
+from services.aggregator import opened_sums
 from services.aggregator.gossip import Gossip
 from services.aggregator.peers import open_peers
 from services.aggregator.projection import FederationProjection
@@ -45,6 +46,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
         Job("chain silence", SILENCE_TICK_S, silence.look),
         Job("rounds", ROUNDS_TICK_S, rounds.run_once),
         Job("uploads", REAP_S, lambda: reap_uploads(engine, objects)),
+        Job("opened sums", REAP_S, lambda: opened_sums.drop_aborted(engine, objects)),
         *(witnessing if peers else ()),
     ]
 

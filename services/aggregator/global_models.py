@@ -21,7 +21,7 @@ from rexis.protocol.file_spec import FileSpec
 from rexis.secagg.server_steps import initial_state
 from services.aggregator.models import Federation, GlobalModel
 from services.foundation.objects import ObjectStore
-from services.foundation.problems import not_found
+from services.foundation.problems import conflict, not_found
 from services.foundation.uploads import StoredUpload
 
 # A model is held in memory several times over while it is updated.
@@ -111,8 +111,11 @@ def current(session: Session, federation: Federation) -> GlobalModel:
     """The file of the federation's newest model.
 
     Raises:
-        Problem: 404; a statistic has none.
+        Problem: 404; a statistic has none. 409 where only members have it.
     """
+    if federation.config.get("group_pad") is True and federation.round > 0:
+        detail = "this aggregator has sums under the members' pads, and never the model: members and founder compute it from those"
+        raise conflict("model-with-members", detail)
     found = session.scalar(
         select(GlobalModel)
         .where(GlobalModel.federation_id == federation.id, GlobalModel.record == federation.model)
@@ -121,6 +124,18 @@ def current(session: Session, federation: Federation) -> GlobalModel:
     )
     if found is None:
         raise not_found("model of federation", federation.id)
+    return found
+
+
+def initial(session: Session, federation: Federation) -> GlobalModel:
+    """The file that the founder brought.
+
+    Raises:
+        Problem: 404; a statistic has none, and a witness only what it fetched.
+    """
+    found = session.get(GlobalModel, (federation.id, 0))
+    if found is None:
+        raise not_found("initial model of federation", federation.id)
     return found
 
 

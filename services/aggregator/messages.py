@@ -11,7 +11,7 @@ from rexis.protocol.plan_parts import MASKED
 from rexis.protocol.secagg_messages import Envelope, Stage
 from services.aggregator import attempts, plain_attempts
 from services.aggregator.attempts import ENDED, Phase
-from services.aggregator.models import Attempt, Federation, Member, OnchainCommitment, RoundMessage
+from services.aggregator.models import Attempt, Federation, Member, MemberResultRow, OnchainCommitment, RoundMessage
 from services.aggregator.registry_calls import Registry
 from services.foundation.problems import Problem, conflict, not_found
 from services.foundation.uploads import Upload, claim_upload
@@ -116,14 +116,23 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
     for attempt, stage, has_committed, protection in session.execute(query):
         found[attempt.ctx] = attempt, has_committed is not None, protection is None or protection in MASKED
         sent.setdefault(attempt.ctx, set()).update({stage} - {None})
-    return [_item(attempt, sent[ctx], has_committed, masked=masked) for ctx, (attempt, has_committed, masked) in found.items()]
+    stated = {ctx for ctx, (attempt, *_) in found.items() if attempt.stage == Phase.RESULTS and _has_stated(session, attempt, address)}
+    return [
+        _item(attempt, sent[ctx], has_committed, has_stated=ctx in stated, masked=masked)
+        for ctx, (attempt, has_committed, masked) in found.items()
+    ]
 
 
-def _item(attempt: Attempt, sent: set[str], has_committed: bool, *, masked: bool) -> dict[str, Any]:
+def _has_stated(session: Session, attempt: Attempt, address: str) -> bool:
+    return session.get(MemberResultRow, (*_key(attempt), address)) is not None
+
+
+def _item(attempt: Attempt, sent: set[str], has_committed: bool, *, has_stated: bool, masked: bool) -> dict[str, Any]:
     phase = Phase(attempt.stage)
     sending, before = (attempts.SENDING, _BEFORE) if masked else ((Stage.MASKED,), {})
     stage = next((each for each in sending if each.value == phase.value), None)
     due = stage is not None and stage.value not in sent and (stage not in before or before[stage].value in sent)
+    due = due or (phase is Phase.RESULTS and not has_stated)
     return {
         "federation": attempt.federation_id,
         "round": attempt.round,

@@ -99,7 +99,7 @@ class Attempt(Base):
     """One attempt at one round; `rexis.secagg.Coordinator` is rebuilt from its messages and its stage.
 
     `tries` counts the calls for the step on chain that the stage waits for. The columns from `survivors` on are filled as the sum is
-    agreed on and opened.
+    agreed on and opened; of metrics that only members have there is `metrics_digest` alone.
     """
 
     __tablename__ = "attempt"
@@ -123,6 +123,7 @@ class Attempt(Base):
     aggregate: Mapped[str | None] = mapped_column(String(66))
     model: Mapped[str | None] = mapped_column(String(66))
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    metrics_digest: Mapped[str | None] = mapped_column(String(66))
 
 
 class RoundMessage(Base):
@@ -206,6 +207,31 @@ class GroupKeyDealingRow(Base):
     dealer: Mapped[str] = mapped_column(String(42))
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
     dealt_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class MemberResultRow(Base):
+    """What a member of a federation with the group pad stated first about an attempt; a `rexis.protocol.member_results.MemberResult`."""
+
+    __tablename__ = "member_result"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    member: Mapped[str] = mapped_column(String(42), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class OpenedSum(Base):
+    """The sum of an attempt in the object store, as it was opened: under the members' pads, if the federation has them."""
+
+    __tablename__ = "opened_sum"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    object_key: Mapped[str] = mapped_column(String(200))
+    size: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(66))
 
 
 class OnchainFederation(Base):

@@ -23,7 +23,7 @@ from rexis.secagg.plain_coordinator import AnyCoordinator, PlainCoordinator
 from rexis.secagg.robust import GroupMean
 from rexis.secagg.server_steps import server_step
 from rexis.secagg.statistics import decode_statistic
-from services.aggregator import attempts, consents, global_models, plain_attempts
+from services.aggregator import attempts, consents, global_models, opened_sums, plain_attempts
 from services.aggregator.attempts import Phase
 from services.aggregator.global_models import ModelFile
 from services.aggregator.models import Attempt, Federation, GlobalModel
@@ -41,7 +41,7 @@ HOPELESS = (ProtocolError, VerificationError, EncodingError, Problem, FileNotFou
 
 @dataclass(frozen=True)
 class Opening:
-    """Everything that the sum of an attempt is made from; `base` is None for a statistic."""
+    """Everything that the sum of an attempt is made from; `base` is None for a statistic, and where only members have the model."""
 
     config: FederationConfig
     coordinator: AnyCoordinator
@@ -78,14 +78,18 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
     Raises:
         UnavailableError: the store does not answer; nothing was changed.
     """
-    reason, outcome, key = "", None, ""
+    reason, outcome, key, totals = "", None, "", None
     try:
         with transaction(engine, read_only=True) as session:
             opening = _gather(session, calls, federation_id)
         if opening is None:
             return
-        outcome = _compute(objects, opening)
-        if outcome.file is not None:
+        totals = _unmasked(objects, opening)
+        if opening.config.leaves_one_sum:
+            terms, (total,) = opening.coordinator.terms, totals
+            opened_sums.keep(engine, objects, (federation_id, terms.round, terms.attempt), total)
+        outcome = None if opening.config.group_pad else decoded(objects, opening, totals)
+        if outcome is not None and outcome.file is not None:
             key = global_models.keep(objects, federation_id, outcome.file, outcome.state)
     except HOPELESS as error:
         reason = f"stage unmask: {error}"
@@ -94,10 +98,12 @@ def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: 
         attempt = attempts.latest(session, federation, for_update=True)
         if attempt is None or attempt.stage != Phase.UNMASK:
             return
-        if outcome is None or reason:
+        if totals is None or reason:
             attempts.end(session, attempt, Phase.ABORTED, reason)
-            return
-        _record(session, federation, attempt, outcome, key)
+        elif outcome is None:
+            _leave_to_members(session, attempt, sums_record(totals))
+        else:
+            _record(session, federation, attempt, outcome, key)
 
 
 def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | None:
@@ -109,16 +115,16 @@ def _gather(session: Session, calls: Calls, federation_id: str) -> Opening | Non
     coordinator = plain_attempts.coordinator_of(session, calls.registry, federation, attempt)
     announced = attempts.messages_of(session, attempt, Stage.MASKED)
     uploads = {message.sender: open_upload(session, message.payload["upload"], message.sender) for message in announced}
-    base = None if config.training is None else global_models.current(session, federation)
+    base = None if config.training is None or config.group_pad else global_models.current(session, federation)
     return Opening(config, coordinator, uploads, base)
 
 
-def _compute(objects: ObjectStore, opening: Opening) -> Outcome:
+def _unmasked(objects: ObjectStore, opening: Opening) -> tuple[RingVector, ...]:
     masked_sums = opening.coordinator.masked_sums()
     for masked_sum in masked_sums:
         for sender in masked_sum.missing:
             masked_sum.add(sender, _pieces(opening.uploads[sender], objects))
-    return decoded(objects, opening, opening.coordinator.unmask(masked_sums))
+    return opening.coordinator.unmask(masked_sums)
 
 
 def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]) -> Outcome:
@@ -142,6 +148,16 @@ def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]
     survivors, terms = coordinator.survivors, coordinator.terms
     named = zip(survivors.groups, means, strict=True)
     return tuple(GroupMean(tuple(terms.addresses(group & survivors.positions)), mean) for group, mean in named if mean is not None)
+
+
+def _leave_to_members(session: Session, attempt: Attempt, aggregate: bytes) -> None:
+    """What was unmasked is under the members' pads: they say what it makes of the model."""
+    chain = attempts.onchain(session, attempt)
+    if chain is None or chain.survivors_hash is None:
+        return  # the chain was reorganised meanwhile, see `_record`
+    attempts.enter(attempt, Phase.RESULTS)
+    attempt.aggregate = to_hex(aggregate)
+    log.info("padded sum opened", federation=attempt.federation_id, round=attempt.round, attempt=attempt.number)
 
 
 def _record(session: Session, federation: Federation, attempt: Attempt, outcome: Outcome, key: str) -> None:

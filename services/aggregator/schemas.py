@@ -137,9 +137,9 @@ class WorkItem(BaseModel):
     federation: str
     round: int
     attempt: int
-    stage: Literal["opening", "keys", "shares", "masked", "fixing", "survivors", "unmask", "recording", "finalising"]
+    stage: Literal["opening", "keys", "shares", "masked", "fixing", "survivors", "unmask", "recording", "results", "finalising"]
     manifest: dict[str, Any]
-    due: bool = Field(description="the caller could send its message of this stage, or its approval, and has not")
+    due: bool = Field(description="the caller could send its message of this stage, its result or its approval, and has not")
     commitment_due: bool = Field(description="a commitment of the caller's would still count, and none is on chain yet")
 
 

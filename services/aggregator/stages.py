@@ -17,7 +17,7 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.plain_coordinator import PlainCoordinator
-from services.aggregator import approvals, attempts, consents, plain_attempts
+from services.aggregator import approvals, attempts, consents, member_results, plain_attempts
 from services.aggregator.attempts import Phase, Step
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound, RoundMessage
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -46,6 +46,8 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
             return consents.collecting(session, calls, federation, attempt, chain, instant)
         case Phase.RECORDING:
             return _recording(session, calls, federation, attempt, chain, instant)
+        case Phase.RESULTS:
+            return _stating(session, federation, attempt, chain, instant)
         case Phase.FINALISING:
             return _finalising(session, calls, federation, attempt, chain, instant)
         case _:
@@ -228,6 +230,26 @@ def _sign(session: Session, calls: Calls, attempt: Attempt, statement: Statement
         approvals.sign(session, calls.registry, calls.signer, statement)
     except (ProtocolError, VerificationError) as error:
         attempts.end(session, attempt, Phase.ABORTED, str(error))
+
+
+def _stating(session: Session, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime) -> Step | None:
+    """Members who have the group key say what the sum is; who is late has as long as a site has for a stage."""
+    if chain is None or chain.survivors_hash is None:
+        return None  # reorganised
+    found = member_results.tally(session, federation, attempt)
+    if found.agreed is not None:
+        model, metrics = to_hex(found.agreed.model), to_hex(found.agreed.metrics)
+        return lambda: _take_result(attempt, model, metrics)
+    seconds = FederationConfig.parse(federation.config).stage_s
+    deadline = max(Manifest.parse(attempt.manifest).deadlines.abandon, int(attempt.stage_since.timestamp()) + seconds)
+    if not found.is_hopeless and not attempts.is_over(deadline, instant):
+        return None
+    return lambda: attempts.end(session, attempt, Phase.ABORTED, f"stage results: {found.reason}")
+
+
+def _take_result(attempt: Attempt, model: str, metrics: str) -> None:
+    attempt.model, attempt.metrics_digest = model, metrics
+    attempts.enter(attempt, Phase.FINALISING)
 
 
 def _finalising(

@@ -16,12 +16,13 @@ from rexis.protocol.equivocation import Equivocation
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import Survivors
 from rexis.protocol.group_keys import GroupKeyDealing, GroupKeyRecipient
+from rexis.protocol.member_results import MemberResult
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.secagg.group_dealing import deal_group_key
 from rexis.secagg.key_agreement import public_key
 from services.aggregator import attempts, foundings, global_models
 from services.aggregator.attempts import Phase
-from services.aggregator.models import Attempt, Federation, GroupKeyRecipientRow, OnchainRound, RoundMessage
+from services.aggregator.models import Attempt, Federation, GroupKeyRecipientRow, OnchainRound, OpenedSum, RoundMessage
 from services.aggregator.registry_calls import Registry
 from services.foundation.database import now
 from services.foundation.objects import ObjectStore
@@ -32,8 +33,8 @@ from tests.services.federations_on_chain import SPEC, config_of
 
 @dataclass(frozen=True)
 class StandingFederation:
-    """A federation that `owner` founded, belongs to and aggregates for: attempt 1 is in the stage shares, attempt 2 takes keys, and
-    attempt 3 waits for approvals of survivors of which the owner is one."""
+    """A federation that `owner` founded, belongs to and aggregates for: attempt 1 is in the stage shares, attempt 2 takes keys,
+    attempt 3 waits for approvals of survivors of which the owner is one, and attempt 4 for members' results."""
 
     owner: LocalSigner
 
@@ -102,6 +103,13 @@ class StandingFederation:
         return Approval(statement, self.owner.address, self.owner.sign_typed_data(typed))
 
     @cached_property
+    def result(self) -> MemberResult:
+        """What the owner states about attempt 4."""
+        digests = [bytes([number]) * 32 for number in range(1, 6)]
+        made = MemberResult(self.owner.address, bytes.fromhex(self.id[2:]), 1, 4, *digests)
+        return made.signed(self.owner.sign_typed_data(made.typed_data(self.registry.chain_id, self.registry.address)))
+
+    @cached_property
     def evidence(self) -> Equivocation:
         """That the owner signed two sets."""
         return Equivocation(self.approval(1), self.approval(2))
@@ -133,6 +141,12 @@ class StandingFederation:
         stored.state, stored.result = "finished", b"{}"
         for member in stored.members:
             member.joined_at = now()
+        key = global_models.keep(objects, self.id, model)
+        global_models.record(session, self.id, 0, model, key)
+        session.add(self.attempt(4, Phase.RESULTS))
+        objects.put_new("opened/sum", b"sum")
+        session.flush()
+        session.add(OpenedSum(federation_id=self.id, round=1, attempt=4, object_key="opened/sum", size=3, digest=to_hex(sha256(b"sum"))))
         global_models.record(session, self.id, 1, model, global_models.keep(objects, self.id, model, state), state)
         session.add_all([self.attempt(1, Phase.SHARES), self.attempt(2, Phase.KEYS)])
         others = [each for each in self.recipients.values() if each.recipient != self.owner.address]

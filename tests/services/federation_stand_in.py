@@ -24,6 +24,7 @@ from rexis.agent.federation.membership import join
 from rexis.agent.federation.records import FederationRecords
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
 from rexis.agent.registration import Target, advance, prepare
 from rexis.agent.table import Table
@@ -40,6 +41,7 @@ from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_rounds import NO_METRICS, RoundResult, Survivors, accumulate, approvals
 from rexis.protocol.manifest import Deadlines, Manifest
+from rexis.protocol.member_results import MemberResult, disagreement, largest
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.protocol.uploads import UploadManifest, content_digest_header
@@ -110,6 +112,7 @@ class Attempt:
     graph_seed: bytes
     stage: str = "keys"
     uploads: dict[str, bytes] = field(default_factory=dict)
+    stated: dict[str, MemberResult] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,6 +130,9 @@ class Kept:
     first_block: bytes = b""
     state: bytes = b""
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    initial: bytes = b""
+    # As they were opened, by round and attempt: under the pads, if there are any.
+    opened: dict[tuple[int, int], RingVector] = field(default_factory=dict)
 
 
 @dataclass
@@ -149,6 +155,8 @@ class StandIn:
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
         self.group_keys: dict[bytes, GroupKeyRecords] = {}
+        # What it signs in the place of what the sum gives.
+        self.forged: dict[str, bytes] = {}
         self.lies: dict[str, Callable[[Any], Any]] = {}
         self.declared: Callable[[FederationConfig, int], int] = declared_micro
         self.says_away = False
@@ -178,7 +186,7 @@ class StandIn:
         }
         send(self.chain, FOUNDER, "FederationRegistry", "create", {**founding, **changes})
         federation = config.id(CHAIN_ID, self.registry)
-        self.kept[federation] = Kept(config, plan.initial, plan.model)
+        self.kept[federation] = Kept(config, plan.initial, plan.model, initial=plan.initial)
         if config.training is not None:
             self.kept[federation].state = initial_state(config.training)
         return federation
@@ -246,8 +254,14 @@ class StandIn:
         elif attempt.stage == "survivors":
             coordinator.close_survivors()
             attempt.stage = "unmask"
+        elif attempt.stage == "unmask":
+            totals = self._unmasked(kept, attempt)
+            if kept.config.group_pad:
+                attempt.stage = "results"
+            else:
+                self._finalise(kept, attempt, totals)
         else:
-            self._finalise(kept, attempt)
+            self._finalise_stated(kept, attempt)
 
     def abandon(self, federation: bytes) -> None:
         """Give the attempt up on chain."""
@@ -286,13 +300,23 @@ class StandIn:
         if coordinator.phase is Phase.SURVIVORS:
             coordinator.close_survivors(fixed=fixed)
 
-    def _finalise(self, kept: Kept, attempt: Attempt) -> None:
-        coordinator, manifest = attempt.coordinator, attempt.manifest
-        masked_sums = coordinator.masked_sums()
+    def _unmasked(self, kept: Kept, attempt: Attempt) -> tuple[RingVector, ...]:
+        masked_sums = attempt.coordinator.masked_sums()
         for masked_sum in masked_sums:
             for address in masked_sum.missing:
                 masked_sum.add(address, [attempt.uploads[address]])
-        totals = coordinator.unmask(masked_sums)
+        totals = attempt.coordinator.unmask(masked_sums)
+        kept.opened[attempt.manifest.round, attempt.manifest.attempt] = totals[0]
+        return totals
+
+    def _finalise_stated(self, kept: Kept, attempt: Attempt) -> None:
+        """Put on chain what enough members stated alike; this side has no model to compute."""
+        alike = largest(list(attempt.stated.values()))
+        assert len(alike) >= kept.config.threshold, disagreement(list(attempt.stated.values()))
+        total = kept.opened[attempt.manifest.round, attempt.manifest.attempt]
+        self._record(kept, attempt, (total,), alike[0].model, None, alike[0].metrics)
+
+    def _finalise(self, kept: Kept, attempt: Attempt, totals: tuple[RingVector, ...]) -> None:
         kept.sums.append(totals[0])
         kept.groups = totals
         metrics: dict[str, Any] | None = None
@@ -304,6 +328,20 @@ class StandIn:
             step = server_step(kept.config, base, kept.state, totals)
             kept.content, model = _written(kept.config, step.tensors)
             kept.state, metrics = step.state, step.metrics
+        digest = NO_METRICS if metrics is None else sha256(canonical_json(metrics))
+        self._record(kept, attempt, totals, model, metrics, digest)
+
+    def _record(
+        self,
+        kept: Kept,
+        attempt: Attempt,
+        totals: tuple[RingVector, ...],
+        model: bytes,
+        metrics: dict[str, Any] | None,
+        metrics_digest: bytes,
+    ) -> None:
+        coordinator, manifest = attempt.coordinator, attempt.manifest
+        model, metrics_digest = self.forged.get("model", model), self.forged.get("metrics", metrics_digest)
         registry = Registry(self.chain)
         terms, survivors = coordinator.terms, coordinator.terms.addresses(coordinator.survivors.positions)
         commitments = {address: registry.commitment(terms.ctx, address) for address in survivors}
@@ -317,7 +355,7 @@ class StandIn:
             base_model=manifest.base_model,
             aggregate=sums_record(totals),
             model=model,
-            metrics=NO_METRICS if metrics is None else sha256(canonical_json(metrics)),
+            metrics=metrics_digest,
             epsilon_micro=self.declared(kept.config, manifest.round),
         )
         signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
@@ -353,6 +391,8 @@ class StandIn:
             return self._view(federation, kept)
         if parts[2:] == ["model"]:
             return kept.content
+        if parts[2:] == ["initial-model"]:
+            return kept.initial
         if parts[2:] == ["result"]:
             return kept.result
         if parts[2:] == ["server-state"]:
@@ -360,6 +400,13 @@ class StandIn:
         if parts[2:] == ["rounds"]:
             return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
+        if parts[6:] == ["sum"]:
+            return kept.opened[int(parts[3]), int(parts[5])].tobytes()
+        if parts[6:] == ["results"]:
+            assert kept.attempt is not None
+            self.received.append((caller, "results", content or b""))
+            kept.attempt.stated.setdefault(caller, MemberResult.parse(json.loads(content or b"")))
+            return None
         assert kept.attempt is not None, parts
         if parts[6:] == ["approvals"]:
             return {"items": [self._approval(kept.attempt).document()]}
@@ -401,7 +448,7 @@ class StandIn:
             "attempt": manifest.attempt,
             "stage": attempt.stage,
             "manifest": manifest.document(),
-            "due": caller in attempt.coordinator.awaited,
+            "due": caller not in attempt.stated if attempt.stage == "results" else caller in attempt.coordinator.awaited,
             "commitment_due": attempt.stage in ("keys", "shares", "masked") and not committed,
         }
 
@@ -508,6 +555,7 @@ class Hospital:
     dataset: int = 0
     policy: SitePolicy = field(default_factory=SitePolicy)
     events: list[Event] = field(default_factory=list)
+    bases: TextBases = field(default_factory=TextBases)
 
     def __post_init__(self) -> None:
         contracts = self.chain.deployment.contracts
@@ -531,7 +579,14 @@ class Hospital:
     def agent(self) -> FederationDuty:
         holding = hold(self.journal, self.table, owner=self.signer.address, target=self.target)
         return FederationDuty(
-            self.journal, self.signer, self.chain, self.client, {holding.dataset: holding}, self.policy, report=self.events.append
+            self.journal,
+            self.signer,
+            self.chain,
+            self.client,
+            {holding.dataset: holding},
+            self.policy,
+            bases=self.bases,
+            report=self.events.append,
         )
 
     def register(self) -> None:
@@ -565,7 +620,8 @@ class Hospital:
     def join(self, federation: bytes) -> None:
         root = hold(self.journal, self.table, owner=self.signer.address, target=self.target).content_root
         registry = Registry(self.chain)
-        join(self.records, registry, self.client, federation, member=self.signer.address, content_root=root, policy=self.policy)
+        who = self.signer.address
+        join(self.records, registry, self.client, federation, member=who, content_root=root, policy=self.policy, bases=self.bases)
 
     def poll(self) -> None:
         assert self.duty is not None

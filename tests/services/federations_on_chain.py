@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner
 from rexis.client.aggregator import AggregatorClient, Federation, WorkItem
@@ -23,7 +24,7 @@ from rexis.client.connection import Connection
 from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import upload_file
 from rexis.encoding import to_hex
-from rexis.errors import ServiceError, UnavailableError
+from rexis.errors import ServiceError, UnavailableError, UnexpectedMessageError
 from rexis.models.mlp import LogisticConfig
 from rexis.models.spec import ModelSpec
 from rexis.protocol.batch import read_file, write_file
@@ -54,6 +55,7 @@ FEATURES = {
 SPEC = ModelSpec(LogisticConfig(inputs=2))
 FILE = FileSpec.of_model("model", SPEC.digest(), SPEC.shapes, "f32")
 EXAMPLES = (130, 80, 45, 200)
+# By number modulo four, where there are more institutions.
 POINTS = tuple(np.random.default_rng(number).normal(size=3) for number in range(4))
 TABLES = tuple(np.random.default_rng(number).normal(50, 10, size=(EXAMPLES[number], 2)) for number in range(4))
 TRAINING = {
@@ -128,16 +130,17 @@ def weights_in(content: bytes) -> Any:
 
 def mean_pull(base: Any, survivors: Sequence[int], pull: float = 0.5) -> Any:
     """What a round makes of `base`: the weighted mean of the survivors' pulls, weights banded by 25 and capped at 150."""
-    weights = np.array([min(150, 25 * -(-EXAMPLES[number] // 25)) for number in survivors], dtype=np.float64)
-    deltas = np.array([pull * (POINTS[number] - base) for number in survivors])
+    weights = np.array([min(150, 25 * -(-EXAMPLES[number % 4] // 25)) for number in survivors], dtype=np.float64)
+    deltas = np.array([pull * (POINTS[number % 4] - base) for number in survivors])
     return base + (weights[:, None] * deltas).sum(axis=0) / weights.sum()
 
 
 def pull_vector(config: FederationConfig, base: Any, number: int) -> Any:
     """What institution `number` masks in a round from `base`; all hold back a fifth of their rows, and their loss never changes."""
     assert config.training is not None
-    holdout = None if config.training.stopping is None else Holdout(EXAMPLES[number] // 5, 0.375)
-    return encode_update(config, 0.5 * (POINTS[number] - base), examples=EXAMPLES[number], loss=0.25, holdout=holdout)
+    point, examples = POINTS[number % 4], EXAMPLES[number % 4]
+    holdout = None if config.training.stopping is None else Holdout(examples // 5, 0.375)
+    return encode_update(config, 0.5 * (point - base), examples=examples, loss=0.25, holdout=holdout)
 
 
 @dataclass
@@ -182,6 +185,11 @@ class Institution:
             # It was slow, and the stage was closed meanwhile.
             if not error.problem["type"].endswith(("stage-closed", "attempt-over")):
                 raise
+        except UnexpectedMessageError:
+            # Its group lost another one, so that nothing of it is opened.
+            if config.groups is None or item.stage != "unmask":
+                raise
+            participant.drop_out()
 
     def _must_commit(self, item: WorkItem) -> bool:
         return item.stage == "masked" and item.commitment_due and (item.federation, item.round, item.attempt) in self.participants
@@ -203,6 +211,7 @@ class Institution:
             thresholds=Thresholds(len(config.members), config.collusion_bound, config.threshold, config.min_survivors),
             length=config.length,
             ring_bits=config.ring_bits,
+            groups=config.groups,
         )
         return Participant(terms, self.signer, earlier=self._earlier(item))
 
@@ -219,7 +228,7 @@ class Institution:
             case "keys":
                 return participant.announce_keys()
             case "shares":
-                return participant.share(self.client.messages(*where, Stage.KEYS))
+                return participant.share(self.client.messages(*where, Stage.KEYS), graph_seed=self._seed(config, item))
             case "masked":
                 participant.open_shares(self.client.messages(*where, Stage.SHARES))
                 if participant.sent[-1].stage is Stage.MASKED:
@@ -236,6 +245,9 @@ class Institution:
                 if len(signed) >= config.threshold:
                     return participant.unmask(signed)
                 return participant.unmask_fixed(self.client.messages(*where, Stage.MASKED), self._fixed(participant.terms))
+
+    def _seed(self, config: FederationConfig, item: WorkItem) -> bytes:
+        return bytes(32) if config.groups is None else Registry(self.chain).first_opening(item.federation)
 
     def _vector(self, config: FederationConfig, item: WorkItem) -> Any:
         if config.training is None:
@@ -286,7 +298,7 @@ class Gathering:
         else:
             record = config.statistic_digest
         call = sign_call(
-            self.founder_signer, self.chain.deployment, "FederationRegistry", "create", founding_of(config, record), gas=900_000
+            self.founder_signer, self.chain.deployment, "FederationRegistry", "create", founding_of(config, record), gas=1_500_000
         )
         federation = self.founder.found(config, call, initial_model=upload)
         for institution in self.institutions:
@@ -330,9 +342,11 @@ def migrated(folder: Path, rpc_url: str, database_url: str | None = None, **chan
 
 
 @contextmanager
-def gathered(settings: ServiceSettings, chain: Chain, folder: Path, silence: Silence = lambda *_: False) -> Iterator[Gathering]:
+def gathered(
+    settings: ServiceSettings, chain: Chain, folder: Path, silence: Silence = lambda *_: False, *, count: int = 4
+) -> Iterator[Gathering]:
     """Everybody, signed in at an aggregator whose API is up."""
-    signers = sorted((LocalSigner.generate() for _ in range(4)), key=lambda signer: signer.address.lower())
+    signers = sorted((LocalSigner.generate() for _ in range(count)), key=lambda signer: signer.address.lower())
     founder, stranger = LocalSigner.generate(), LocalSigner.generate()
     with connected(settings, founder, stranger, *signers) as (founding, strange, *connections):
         institutions = [

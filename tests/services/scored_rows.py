@@ -1,7 +1,9 @@
-"""A federation with scores whose rounds are over, as the aggregator's background process leaves it; no chain."""
+"""A federation with scores whose rounds are over, as the aggregator's background process leaves it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -25,14 +27,13 @@ class ScoredFederation:
 
     owner: LocalSigner
     rounds: int = 10
+    members: list[LocalSigner] = field(
+        default_factory=lambda: sorted((LocalSigner.generate() for _ in range(9)), key=lambda signer: signer.address.lower())
+    )
 
     @cached_property
     def aggregator(self) -> LocalSigner:
         return LocalSigner.generate()
-
-    @cached_property
-    def members(self) -> list[LocalSigner]:
-        return sorted((LocalSigner.generate() for _ in range(9)), key=lambda signer: signer.address.lower())
 
     @cached_property
     def config(self) -> FederationConfig:
@@ -52,16 +53,24 @@ class ScoredFederation:
         """What the rows say."""
         return bundle_of(self.config, bytes.fromhex(self.id[2:]), self.rounds, idle=1)
 
-    def add(self, session: Session, *, state: str = "finished") -> None:
-        """Write it."""
+    def add(self, session: Session, *, state: str = "finished", seeds: Mapping[int, bytes] | None = None) -> None:
+        """Write it; the rows of the chain index as well, unless blocks of a chain drew the groups."""
         stored = foundings.found(session, self.config, self.id, model=bytes(32), intent_key=f"relay:{self.id}")
         stored.state, nothing = state, to_hex(bytes(32))
         for number in range(1, self.rounds + 1):
-            attempt = Attempt(federation_id=self.id, round=number, number=1, opened_at=now(), manifest={}, manifest_digest=nothing)
+            attempt = Attempt(federation_id=self.id, round=number, number=1, manifest={}, manifest_digest=nothing)
+            attempt.opened_at = attempt.finished_at = now()
             attempts.enter(attempt, Phase.FINISHED)
             attempt.base_model = nothing
             attempt.ctx = to_hex(attempts.terms_of(self.registry, stored, attempt).ctx)
-            attempt.survivors, attempt.metrics = list(self.config.roster), metrics_of(self.config, number, idle=1)
+            attempt.survivors, attempt.metrics = list(self.config.roster), self.metrics(number, seeds)
+            session.add(attempt)
+            if seeds is not None:
+                continue
             chain = OnchainRound(federation_id=self.id, round=number, attempt=1, manifest_hash=nothing, base_model=nothing)
             chain.opened_transaction, chain.opened_block = nothing, to_hex(seed_of(number))
-            session.add_all([attempt, chain])
+            session.add(chain)
+
+    def metrics(self, number: int, seeds: Mapping[int, bytes] | None = None) -> dict[str, Any]:
+        """Of a round."""
+        return metrics_of(self.config, number, idle=1, seed=None if seeds is None else seeds[number])

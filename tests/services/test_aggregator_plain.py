@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
+from rexis.chain.silence import ChainSilence
 from rexis.encoding import to_hex
 from rexis.errors import MalformedMessageError, SignatureError, UnexpectedMessageError
 from rexis.protocol.manifest import Deadlines, Manifest
@@ -21,12 +22,15 @@ from services.aggregator import attempts, foundings, messages, plain_attempts, s
 from services.aggregator.attempts import Phase
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound
 from services.aggregator.registry_calls import Calls, Registry
+from services.foundation.assembly import connect_chain
 from services.foundation.database import migrate, now, transaction
 from services.foundation.problems import Problem
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.foundation.uploads import Upload
+from tests.services.conftest import free_port
 from tests.services.federation_stand_in import AGGREGATOR
 from tests.services.federations_on_chain import config_of, pull_vector
+from tests.services.service_applications import settings_for
 
 FOUNDER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
 MEMBERS = sorted((LocalSigner.generate() for _ in range(4)), key=lambda signer: signer.address.lower())

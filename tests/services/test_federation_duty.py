@@ -299,7 +299,7 @@ def test_another_model_than_stands_on_chain_is_not_trained_on(stand_in: StandIn,
     federation = joined(stand_in, hospitals)
     other = FederationPlan(stand_in.kept[federation].config, seed=99).initial
     stand_in.open_round(federation)
-    stand_in.lies["/model"] = lambda _content: other
+    stand_in.lies["/initial-model"] = lambda _content: other
     hospitals[0].poll()
     assert "global model" in refused(hospitals[0], federation)
     assert sent_by(stand_in, hospitals[0]) == ["keys"]

@@ -110,8 +110,9 @@ def test_scaffold_is_the_papers_update_and_who_drops_out_keeps_its_control_varia
     assert all(not refused(hospital, federation) for hospital in hospitals if hospital is not hospitals[1])
 
 
-def test_a_state_or_metrics_other_than_the_chains_move_no_site(stand_in: StandIn, hospitals: list[Hospital]) -> None:
-    federation = joined(stand_in, hospitals, strategy=SCAFFOLD)
+def test_a_sum_or_metrics_other_than_the_chains_move_no_site(stand_in: StandIn, hospitals: list[Hospital]) -> None:
+    stopping = {"holdout": "0.05", "patience": 2, "improvement": "0.001"}
+    federation = joined(stand_in, hospitals, strategy=SCAFFOLD, stopping=stopping)
     round_of(stand_in, federation, hospitals)
     stand_in.open_round(federation)
 
@@ -119,7 +120,7 @@ def test_a_state_or_metrics_other_than_the_chains_move_no_site(stand_in: StandIn
         return {"items": [{**each, "metrics": {**each["metrics"], "weight": 1}} for each in value["items"]]}
 
     lies: list[tuple[str, Any, str]] = [
-        ("/server-state", lambda content: content[:-8] + bytes(8), "state of the server"),
+        ("/sum", lambda content: content[:-8] + bytes(8), "opened sum of round 1"),
         ("/rounds", lighter, "metrics of round 1"),
         ("/rounds", lambda _value: {"items": []}, "shows none"),
     ]

@@ -71,18 +71,21 @@ def seed_of(number: int) -> bytes:
     return sha256(b"block %d" % number)
 
 
-def metrics_of(config: FederationConfig, number: int, survivors: Sequence[str] | None = None, idle: int = 0) -> dict[str, Any]:
+def metrics_of(
+    config: FederationConfig, number: int, survivors: Sequence[str] | None = None, *, idle: int = 0, seed: bytes | None = None
+) -> dict[str, Any]:
     """Metrics of a round in which every site sends much the same, and the first `idle` ones nothing.
 
     Args:
         survivors: who is in the sums; everybody if None.
+        seed: that drew the groups; `seed_of` if None.
     """
     generator = np.random.default_rng(number)
     present = set(config.roster if survivors is None else survivors)
     sent = 1 + 0.1 * generator.normal(size=(len(config.roster), 4))
     sent[:idle] = 0
     assert config.groups is not None
-    drawn = draw_groups(seed_of(number), len(config.roster), config.groups.count)
+    drawn = draw_groups(seed or seed_of(number), len(config.roster), config.groups.count)
     placed = [[position - 1 for position in group if config.roster[position - 1] in present] for group in drawn]
     means = [MeanUpdate(sent[group].mean(axis=0), None, len(group)) for group in placed if group]
     return {"version": 1, "weight": len(present), METRIC: values_of(means)}

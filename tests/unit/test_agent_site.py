@@ -42,6 +42,9 @@ protections = ["none", "secagg"]
 purposes = ["HMB", "GRU"]
 epsilon = 3
 delta = 1e-6
+
+[models]
+folders = ["minilm", "models/clinical"]
 """
 
 
@@ -68,6 +71,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert (site.federations.examples, site.federations.purposes) == (40, {6, 42})
     assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
     assert site.federations.protections == {"none", "secagg"}
+    assert site.models == (tmp_path / "minilm", tmp_path / "models" / "clinical")
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -75,6 +79,7 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
     assert site.queries is None
     assert site.federations is None
     assert site.services.marketplace is None
+    assert site.models == ()
     assert site_of(tmp_path, MINIMAL + '[queries]\nsensitive = ["num"]\n').queries is not None
     plain = site_of(tmp_path, MINIMAL + "[federations]\n").federations
     assert plain is not None

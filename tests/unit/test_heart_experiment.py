@@ -18,6 +18,7 @@ from rexis.models.builders import build
 from rexis.models.features import Features
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Deadlines, Manifest
+from rexis.secagg.masks import ring_dtype
 from rexis.secagg.server_steps import initial_state, read_state, server_step
 from rexis.training.evaluation import auc
 from rexis.training.strategies import control_variate
@@ -103,7 +104,7 @@ def federated(experiment: Experiment, *, without: tuple[int, str] | None = None,
             config, federation=bytes(32), round_number=number, attempt=1, base_model=bytes(32), deadlines=Deadlines.after(0, 1)
         )
         control = control_variate(read_state(plan, state, sha256(state))) if plan.strategy.name == "scaffold" else None
-        total = np.zeros(config.length, dtype=np.uint32)
+        total = np.zeros(config.length, dtype=ring_dtype(config.ring_bits))
         for hospital, rows in experiment.train.items():
             if (number, hospital) == without:
                 continue
@@ -124,7 +125,7 @@ def test_ten_rounds_of_federated_averaging_reach_what_the_demo_promises(experime
     assert all(score.auc > baseline.auc for baseline in experiment.baselines() if baseline.name != "pooled")
 
 
-def test_other_strategies_lose_nothing_against_federated_averaging(experiment: Experiment) -> None:
+def test_other_strategies_and_compression_lose_nothing_against_federated_averaging(experiment: Experiment) -> None:
     adaptive = {"learning_rate": "0.1", "beta1": "0.9", "beta2": "0.99", "tau": "0.01"}
     plain = federated(experiment).auc
     for parts in (
@@ -132,5 +133,7 @@ def test_other_strategies_lose_nothing_against_federated_averaging(experiment: E
         {"strategy": {"name": "fedyogi", **adaptive}},
         {"strategy": {"name": "scaffold", "learning_rate": "1"}},
         {"proximal": "0.1"},
+        # Lossy compression to two bytes a parameter.
+        {"ring_bits": 16},
     ):
         assert federated(experiment, **parts).auc >= plain - 0.01, parts

@@ -1,10 +1,14 @@
 """DP-SGD with the patient as unit: whatever one patient's rows are, a step's sum moves by no more than the clipping norm."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
@@ -66,6 +70,41 @@ def test_one_patient_more_moves_the_sum_by_no_more_than_the_clipping_norm(size: 
     )
     assert torch.isfinite(more).all()
     assert (more - step_of(X, Y, PATIENTS)).norm() <= BOUND * (1 + 1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Counts the entries of the largest tensor that is made meanwhile."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.entries = max([self.entries, *(each.numel() for each in tree_leaves(made) if isinstance(each, Tensor))])
+        return made
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_patients_in_groups_and_records_in_parts_are_the_same_sum_in_bounded_memory(at_once: int) -> None:
+    """Patient 4 has more records than a part."""
+    whole = step_of(X, Y, PATIENTS)
+    found = train_patients(model(), X, Y, PATIENTS, QUIET, learning_rate=1.0, divisor=1, at_once=at_once)
+    torch.testing.assert_close(-found.double(), whole, rtol=0, atol=2e-6)
+    wide, rows = ModelSpec(MLPConfig(4, (200,), 2)), torch.randn(40, 4, generator=GENERATOR)
+    labels, patients, weights = (rows[:, 0] > 0).long(), torch.arange(40), 200 * 4
+    with LargestTensor() as parts:
+        train_patients(model(wide), rows, labels, patients, QUIET, learning_rate=1.0, divisor=1, at_once=at_once)
+    # Of the largest layer, or all parameters once for the update.
+    assert parts.entries <= max(at_once * weights, 7 * weights)
+    with LargestTensor() as parts:
+        train_patients(model(wide), rows, labels, patients, QUIET, learning_rate=1.0, divisor=1)
+    assert parts.entries >= 40 * weights
+
+
+def test_several_steps_in_groups_are_several_steps() -> None:
+    """What Opacus keeps of skipped groups ends with the step that they belong to."""
+    steps = PrivateSteps(4, BOUND, 1e-9, 1.0)
+    whole, parts = (train_patients(model(), X, Y, PATIENTS, steps, learning_rate=0.3, divisor=3, at_once=size) for size in (None, 2))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=2e-6)
 
 
 def test_the_noise_has_the_size_that_is_accounted_and_is_there_for_an_empty_batch() -> None:

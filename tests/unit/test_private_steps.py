@@ -15,11 +15,13 @@ from rexis.models.builders import build
 from rexis.models.spec import MLPConfig, ModelSpec
 from rexis.training.local import classification_loss
 from rexis.training.private_steps import (
+    GRADIENT_BYTES,
     PrivateSteps,
     clipped_gradient_sum,
     gaussian_noise,
     poisson_batch,
     private_step,
+    records_at_once,
     train_privately,
 )
 
@@ -47,8 +49,17 @@ def test_each_records_gradient_is_clipped_before_they_are_summed() -> None:
         lengths.append(gradient.norm().item())
         expected += gradient * min(1.0, 2.0 / lengths[-1])
     assert min(lengths) < 2.0 < max(lengths)
-    found = clipped_gradient_sum(plain, rows, Y[:30], 2.0)
-    torch.testing.assert_close(torch.cat([part.flatten() for part in found.values()]), expected, rtol=0, atol=1e-12)
+    for at_once in (None, 1, 7, 30):
+        found = clipped_gradient_sum(plain, rows, Y[:30], 2.0, at_once=at_once)
+        torch.testing.assert_close(torch.cat([part.flatten() for part in found.values()]), expected, rtol=0, atol=1e-12)
+
+
+def test_the_gradients_held_at_once_are_bounded_by_bytes_and_never_none() -> None:
+    parameters = sum(parameter.numel() for parameter in model().parameters())
+    assert records_at_once(model()) == GRADIENT_BYTES // (8 * parameters)
+    huge = nn.Linear(GRADIENT_BYTES, 2, device="meta")
+    assert records_at_once(huge) == 1
+    assert records_at_once(huge.requires_grad_(False)) >= 1
 
 
 def test_a_transformers_records_are_clipped_apart_too() -> None:

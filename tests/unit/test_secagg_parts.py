@@ -38,7 +38,7 @@ SEED = keccak256(b"block")
         {"round": -1},
         {"attempt": -1},
         {"length": 0},
-        {"ring_bits": 16},
+        {"ring_bits": 8},
         {"degree": 1},
         {"roster": ROSTER[:5]},
         {"needed": Thresholds(5, 1, 4, 4)},

@@ -79,7 +79,7 @@ class Contribution:
 
 
 def training_vector(config: FederationConfig, manifest: Manifest, model: Tensors, rows: Features) -> RingVector:
-    """The vector of `local_contribution` for a plan of which nothing stays at the site, u32 [length]."""
+    """The vector of `local_contribution` for a plan of which nothing stays at the site, [length]."""
     return local_contribution(config, manifest, model, rows).vector
 
 

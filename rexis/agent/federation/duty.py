@@ -17,12 +17,18 @@ from rexis.agent.federation.asked_statistics import answered_once
 from rexis.agent.federation.consents import Consents
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
+from rexis.agent.federation.given_up import give_up, is_given_up
+from rexis.agent.federation.group_keys import GroupKeys, group_key
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
+from rexis.agent.federation.member_results import STAGE as RESULTS
+from rexis.agent.federation.member_results import MemberResults
+from rexis.agent.federation.pending_group_keys import PendingGroupKeys
 from rexis.agent.federation.private_rounds import check_round
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
@@ -30,7 +36,7 @@ from rexis.client.aggregator import AggregatorClient, WorkItem
 from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import create_upload, upload_file
 from rexis.commitments.positional_tree import SALT_BYTES
-from rexis.errors import RexisError, ServiceError, UnavailableError, UnexpectedMessageError
+from rexis.errors import FalseResultError, RexisError, ServiceError, UnavailableError, UnexpectedMessageError
 from rexis.protocol.federation_rounds import update_commitment
 from rexis.protocol.manifest import SLACK_S, Manifest
 from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
@@ -65,6 +71,7 @@ class FederationDuty:
         aggregator: signed in.
         holdings: its registered tables by token id.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
         report: told what happens.
         on_step: told how far long work is: local training, and the upload of a masked vector.
     """
@@ -80,6 +87,7 @@ class FederationDuty:
         holdings: Mapping[int, Holding],
         policy: SitePolicy | None = None,
         *,
+        bases: TextBases | None = None,
         report: Report = lambda _event: None,
         on_step: OnStep = lambda _name, _done, _total: None,
     ) -> None:
@@ -90,10 +98,13 @@ class FederationDuty:
         self._report, self._on_step = report, on_step
         self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
-        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy)
+        self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy, bases)
         self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
+        self.group_keys = PendingGroupKeys(GroupKeys(journal, signer, self.registry, aggregator.connection), self.records, report)
+        self._results = MemberResults(journal, signer, self.registry, aggregator)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
+        self._unstated: set[bytes] = set()
         load_training()
 
     def poll(self) -> bool:
@@ -107,6 +118,7 @@ class FederationDuty:
             ServiceError: the aggregator refuses to say what is due.
         """
         items = self._aggregator.work()
+        self.group_keys.agree()
         unanswered: UnavailableError | None = None
         for item in items:
             try:
@@ -124,11 +136,18 @@ class FederationDuty:
 
     def _attend(self, item: WorkItem) -> None:
         member = self._membership(item.federation)
-        if member is None or not (item.due or item.commitment_due) or item.stage not in set(Stage):
+        if member is None or not (item.due or item.commitment_due):
             return
-        manifest, stage = item.manifest, Stage(item.stage)
+        manifest = item.manifest
         if (manifest.federation, manifest.round, manifest.attempt) != (item.federation, item.round, item.attempt):
             return
+        if item.stage == RESULTS:
+            self._state_result(member, manifest)
+        elif item.stage in set(Stage):
+            self._take_part(member, item, Stage(item.stage))
+
+    def _take_part(self, member: Membership, item: WorkItem, stage: Stage) -> None:
+        manifest = item.manifest
         stored = self.records.attempt(*_numbers(manifest))
         first = Stage.KEYS if member.config.masked else Stage.MASKED
         # An attempt that was not joined at its beginning is none of ours, one that was given up is never taken up again.
@@ -146,6 +165,9 @@ class FederationDuty:
                 raise UnavailableError(f"the aggregator can not take this now: {error}") from error
             if error.problem.get("type") not in OUT_OF_STEP:
                 self._give_up(manifest, str(error))
+        except FalseResultError as error:
+            self._give_up(manifest, str(error))
+            self._leave(manifest, str(error))
         except RexisError as error:
             self._give_up(manifest, str(error))
         except ValueError:
@@ -191,7 +213,7 @@ class FederationDuty:
             self._contribute(member, stored, terms)
             self._give(member, stored, giver)
             return
-        participant = Participant(terms, self._signer, earlier=earlier)
+        participant = Participant(terms, self._signer, earlier=earlier, group_key=self._group_key(member))
         message = participant.announce_keys()
         stored = self.records.begin(participant, manifest, since)
         self._send(stored, message)
@@ -203,7 +225,7 @@ class FederationDuty:
         state, stage = self.records.state(stored), Stage(item.stage)
         participant: AnyParticipant
         if terms.masked:
-            participant = Participant.restore(terms, self._signer, state)
+            participant = Participant.restore(terms, self._signer, state, group_key=self._group_key(member))
         else:
             participant = PlainParticipant.restore(terms, self._signer, state)
         known = {message.stage: message for message in participant.sent}
@@ -297,6 +319,41 @@ class FederationDuty:
             if error.problem.get("type") != REVERTED:
                 raise
 
+    def _group_key(self, member: Membership) -> bytes | None:
+        if not member.config.group_pad:
+            return None
+        key = group_key(self.records.journal, member.federation)
+        if key is None:
+            raise UnexpectedMessageError("this member has no group key yet: nothing is sent without its pad")
+        return key
+
+    def _state_result(self, member: Membership, manifest: Manifest) -> None:
+        """Say what a padded sum is, if this side's node has the attempt's survivors too; also in an attempt that was not joined."""
+        seen = self.registry.federation(manifest.federation)
+        if (seen.round, seen.attempt, seen.status) != (manifest.round, manifest.attempt, Status.FIXED) or manifest.digest in self._unstated:
+            return
+        try:
+            self._results.state(member, manifest, seen)
+        except UnavailableError:
+            raise
+        except ServiceError as error:
+            if error.problem.get("type") not in OUT_OF_STEP:
+                raise UnavailableError(f"the aggregator can not take this now: {error}") from error
+        except RexisError as error:
+            self._unstated.add(manifest.digest)
+            event = Event("stated no result", subject_of(manifest.federation), {**_detail(manifest), "reason": str(error)})
+            self._report(event)
+            if isinstance(error, FalseResultError):
+                self._leave(manifest, str(error))
+        else:
+            self._report(Event("stated a result", subject_of(manifest.federation), _detail(manifest)))
+
+    def _leave(self, manifest: Manifest, reason: str) -> None:
+        """Take no further part in a federation in which a false result was signed."""
+        give_up(self.records.journal, manifest.federation, reason)
+        self._memberships.pop(manifest.federation, None)
+        self._report(Event("gave a federation up", subject_of(manifest.federation), {"reason": reason}))
+
     def _holding(self, member: Membership) -> Holding:
         dataset = member.config.dataset(self._signer.address)
         if dataset not in self._holdings:
@@ -327,7 +384,7 @@ class FederationDuty:
     def _membership(self, federation: bytes) -> Membership | None:
         if federation not in self._memberships:
             found = self.records.membership(federation)
-            if found is None:
+            if found is None or is_given_up(self.records.journal, federation):
                 return None
             self._memberships[federation] = found
         return self._memberships[federation]

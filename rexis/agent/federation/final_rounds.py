@@ -13,7 +13,7 @@ from rexis.errors import DigestMismatchError, EncodingError, MalformedMessageErr
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.secagg.server_steps import holdout_losses, initial_state, read_state
-from rexis.training.strategies import State, Vector, control_variate
+from rexis.training.strategies import State
 
 
 class FinalRounds:
@@ -74,15 +74,12 @@ class FinalRounds:
             return None
         return stopping.converged_after(holdout_losses(self.metrics(federation, range(1, rounds + 1))))
 
-    def control(self, federation: bytes, plan: TrainingPlan, round_number: int) -> Vector:
-        """SCAFFOLD's c that a round starts from, f64 [parameters].
+    def server_state(self, federation: bytes, plan: TrainingPlan, after: int) -> State:
+        """The state of the server's strategy after a round, 0 for that from which everybody starts.
 
         Raises:
             DigestMismatchError: the aggregator shows another state than the metrics on chain name. Others as `metrics`.
         """
-        return control_variate(self._server_state(federation, plan, round_number - 1))
-
-    def _server_state(self, federation: bytes, plan: TrainingPlan, after: int) -> State:
         if after == 0:
             content = initial_state(plan)
             return read_state(plan, content, sha256(content))

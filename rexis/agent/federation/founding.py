@@ -11,6 +11,10 @@ this one. A training plan may have parts that change how it runs:
     personal: ["2."]                                          # tensors whose names begin so stay at each site
     stopping: {holdout: 0.2, patience: 3, improvement: 0.001}
 
+A text classifier names the encoder that it is trained on; `rexis federation base FOLDER` prints its digest and width:
+
+    model: {version: 1, family: bert-head, config: {base: 0x…, hidden: 384, outputs: 21, pooling: mean}}
+
 One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
@@ -199,8 +203,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if listed and not {"threshold", "min_survivors"} <= set(filled) and type(filled["collusion_bound"]) is int:
         least = thresholds(len(listed), filled["collusion_bound"])
         filled = {"threshold": least.threshold, "min_survivors": least.min_survivors} | filled
-    sparse = masked and filled.get("groups") is None and len(listed) > COMPLETE_UP_TO
-    if sparse and type(filled["collusion_bound"]) is int:
+    is_sparse = masked and filled.get("groups") is None and len(listed) > COMPLETE_UP_TO
+    if is_sparse and type(filled["collusion_bound"]) is int:
         filled.setdefault("degree", smallest_degree(len(listed), filled["collusion_bound"], len(listed) // EXPECTED_DROPOUTS))
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:
@@ -208,6 +212,8 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)
+        if "model" in plan:
+            plan["model"] = _with_base(plan["model"])
         plan = _with_decimal_texts(plan, _DECIMALS)
         for part in _PARTS:
             if isinstance(plan.get(part), Mapping):
@@ -218,6 +224,14 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
             filled.setdefault("protection", "secagg+dp")
         filled["training"] = plan
     return filled
+
+
+def _with_base(model: Any) -> Any:
+    """The model spec with the digest of its base as a text, where it has one."""
+    config = model.get("config") if isinstance(model, Mapping) else None
+    if not isinstance(config, Mapping) or "base" not in config:
+        return model
+    return {**model, "config": {**config, "base": _hex_text(config["base"], 32)}}
 
 
 def _with_decimal_texts(members: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from rexis.agent.federation.final_rounds import FinalRounds
 from rexis.agent.federation.holdout import hold_back, holdout_key
 from rexis.agent.federation.membership import checked_moments, standardisation
 from rexis.agent.federation.private_rounds import debit_round
+from rexis.agent.federation.recomputed import RecomputedRounds
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteState, SiteStates
+from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
+from rexis.encoding import sha256
 from rexis.errors import UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.protocol.batch import write_file
@@ -25,6 +28,8 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.masks import RingVector
+from rexis.secagg.server_steps import read_state
+from rexis.training.strategies import State, control_variate
 
 if TYPE_CHECKING:
     from rexis.agent.federation.keyed_updates import UpdateKey
@@ -42,13 +47,23 @@ class LocalRounds:
     Args:
         me: checksum address of the institution.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
     """
 
-    def __init__(self, records: FederationRecords, registry: Registry, aggregator: AggregatorClient, me: str, policy: SitePolicy) -> None:
+    def __init__(
+        self,
+        records: FederationRecords,
+        registry: Registry,
+        aggregator: AggregatorClient,
+        me: str,
+        policy: SitePolicy,
+        bases: TextBases | None = None,
+    ) -> None:
         self.final = FinalRounds(registry, aggregator)
+        self.recomputed = RecomputedRounds(records.journal, registry, aggregator)
         self.states = SiteStates(records.journal)
         self._records, self._registry, self._aggregator = records, registry, aggregator
-        self._me, self._policy = me, policy
+        self._me, self._policy, self._bases = me, policy, bases or TextBases()
         self._rows: dict[bytes, _Rows] = {}
         self._keys: dict[bytes, UpdateKey] = {}
 
@@ -60,8 +75,10 @@ class LocalRounds:
                 counts would show too few patients.
             UnexpectedMessageError: training has converged before this round; or there is no key yet that the federation asks for.
                 Others as `FinalRounds.metrics`.
+            ConfigurationError: the site file names no folder with the base that the model is trained on.
         """
         plan = member.config.statistics
+        self._bases.check(member.config)
         if plan is not None:
             AskedStatistics(self._records.journal).claim(member.config, member.content_root, member.federation, self._policy)
             check_table(plan, table)
@@ -79,7 +96,7 @@ class LocalRounds:
         *,
         on_step: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> RingVector:
-        """The round's vector, stored with the state that it leaves here; u32 or u64 [length].
+        """The round's vector, stored with the state that it leaves here, [length].
 
         The first one that was stored counts: with noise in it, that of another process is another vector.
 
@@ -88,6 +105,7 @@ class LocalRounds:
 
         Raises:
             PrivacyError: it can not be encoded, or too few rows; what it costs is more than is left of the data set's budget.
+            FalseResultError: a round before has another result on chain than follows from its sum.
             RexisError: the aggregator shows something else than stands on chain, or does not answer.
         """
         config, plan = member.config, member.config.training
@@ -96,13 +114,14 @@ class LocalRounds:
             self._records.keep_vector(manifest, statistic_vector(config, table))
             return self._kept(config, manifest)
         rows = self._prepared(member, table)
-        model = read_model(plan, self._aggregator.model(manifest.federation), manifest.base_model)
+        content, server_state = self._base(member, manifest)
+        model = read_model(plan, content, manifest.base_model)
         key = self._update_key(member) if config.protection == "ee" else None
         if key is not None:
             model = key.model(model)
         self._decide(member.federation, before=manifest.round)
         state = self.states.current(member.federation, plan) or SiteState.initial(plan, model)
-        control = self.final.control(member.federation, plan, manifest.round) if plan.strategy.name == "scaffold" else None
+        control = control_variate(server_state()) if plan.strategy.name == "scaffold" else None
         debit_round(self._records.journal, member, manifest, self._policy)
         made = local_contribution(
             config,
@@ -127,6 +146,16 @@ class LocalRounds:
 
             self._keys[member.federation] = update_key(self._records.journal, member.federation, member.config.training)
         return self._keys[member.federation]
+
+    def _base(self, member: Membership, manifest: Manifest) -> tuple[bytes, Callable[[], State]]:
+        """File of the model that a round starts from, as this side computes it from the rounds' sums, and the server's state beside it."""
+        federation, config = member.federation, member.config
+        plan = config.training
+        assert plan is not None
+        if not config.leaves_one_sum:
+            return self._aggregator.model(federation), lambda: self.final.server_state(federation, plan, manifest.round - 1)
+        base = self.recomputed.after(federation, config, manifest.round - 1)
+        return base.model, lambda: read_state(plan, base.state, sha256(base.state))
 
     def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:
         """A global model file with this site's personal tensors in the place of the founder's.
@@ -186,7 +215,8 @@ class LocalRounds:
             moments = None if statistic is None else checked_moments(self._records, self._registry, self._aggregator, statistic)
             trained, held = self._split(member, table)
             self._rows[member.federation] = _Rows(
-                prepare_rows(config, trained, moments), None if held is None else prepare_rows(config, held, moments)
+                self._bases.rows(config, prepare_rows(config, trained, moments)),
+                None if held is None else self._bases.rows(config, prepare_rows(config, held, moments)),
             )
         return self._rows[member.federation]
 

@@ -8,6 +8,7 @@ from rexis.agent.federation.private_rounds import check_budget, check_declared
 from rexis.agent.federation.records import FederationRecords, Membership
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
+from rexis.agent.federation.text_bases import TextBases
 from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.encoding import parse_canonical_json, to_hex
 from rexis.errors import DigestMismatchError, EncodingError, MalformedMessageError, UnexpectedMessageError
@@ -29,6 +30,7 @@ def join(
     member: str,
     content_root: bytes,
     policy: SitePolicy,
+    bases: TextBases | None = None,
 ) -> Federation:
     """Check a federation, remember it in the journal, and tell the aggregator; again, it changes nothing.
 
@@ -37,9 +39,11 @@ def join(
         member: checksum address of this institution.
         content_root: of the data set that the config names for it, as this side registered it; 32 bytes.
         policy: of this site.
+        bases: encoders that this site has for text classifiers.
 
     Raises:
         PolicyError: a rule of the site, or no grant on chain.
+        ConfigurationError: the site file names no folder with the base that the model is trained on.
         PrivacyBudgetExceededError: its rounds would cost more than the site has left for this data set.
         UnexpectedMessageError, DigestMismatchError, BelowThresholdError: see `admission.check_founding`; or not a member, or
             standardised by a statistic that this institution has no part in.
@@ -53,6 +57,7 @@ def join(
     dataset = config.dataset(member)
     check_root(dataset, content_root, registry.content_root(dataset))
     check_grant(config, member, registry)
+    (bases or TextBases()).check(config)
     check_budget(records.journal, content_root, federation, config, policy)
     records.check_base_model(config.trained_base(federation, registry.federation(federation).model), federation)
     statistic = standardisation(records, config)

@@ -26,7 +26,7 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.protocol.relayed_call import RelayedCall
 from rexis.secagg.history import AttemptRecord, Outcome
-from rexis.secagg.masks import RingVector
+from rexis.secagg.masks import RingVector, ring_dtype
 from rexis.secagg.plain_participant import AnyParticipant
 from rexis.secagg.statistics import Result, parse_statistic
 from rexis.secagg.terms import RoundTerms
@@ -261,14 +261,15 @@ class FederationRecords:
             )
 
     def vector(self, config: FederationConfig, manifest: Manifest) -> RingVector | None:
-        """The round's vector, u32 or u64 [length], a copy to be masked in place; None before there is one."""
+        """The round's vector, entries of the config's ring [length], a copy to be masked in place; None before there is one."""
         key = (manifest.federation, manifest.round)
         row = self._row("SELECT sealed_vector FROM round_vector WHERE federation = ? AND round = ?", *key)
         if row is None:
             return None
         data = self.journal.sealer.open_field(row["sealed_vector"], _vector_place(manifest))
         writable = bytearray(data)
-        return np.frombuffer(writable, np.dtype("<u4")) if config.ring_bits == 32 else np.frombuffer(writable, np.dtype("<u8"))
+        vector: RingVector = np.frombuffer(writable, np.uint8).view(ring_dtype(config.ring_bits))
+        return vector
 
     def keep_vector(
         self, manifest: Manifest, vector: RingVector, *, alongside: Callable[[sqlite3.Connection], None] = lambda _connection: None

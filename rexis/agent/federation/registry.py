@@ -67,6 +67,28 @@ class RegisteredFederation:
         return self.status in (Status.OPEN, Status.FIXED)
 
 
+@dataclass(frozen=True)
+class FinalRound:
+    """A round that is final on chain.
+
+    Attributes:
+        attempt: the one that gave the result.
+        ctx: of that attempt, 32 bytes.
+        survivors: checksum addresses of those whose updates are in the sum.
+        aggregate, model, metrics: digest of the opened sum, record of the new model, digest of the metrics; 32 bytes each.
+        signers: aggregators that signed the result.
+    """
+
+    round: int
+    attempt: int
+    ctx: bytes
+    survivors: tuple[str, ...]
+    aggregate: bytes
+    model: bytes
+    metrics: bytes
+    signers: tuple[str, ...]
+
+
 class Registry:
     """Reads FederationRegistry, AccessManager and DatasetRegistry.
 
@@ -215,6 +237,36 @@ class Registry:
         """
         return {number: bytes(given["metrics"]) for number, given in self._settled_events(_ROUND_FINALISED, federation, rounds).items()}
 
+    def final_rounds(self, federation: bytes, rounds: Collection[int]) -> dict[int, FinalRound]:
+        """What rounds that are final made, by round.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        finalised = self._settled_events(_ROUND_FINALISED, federation, rounds)
+        fixed = self._settled_events(_SURVIVORS_FIXED, federation, rounds)
+        return {
+            number: FinalRound(
+                round=number,
+                attempt=given["attempt"],
+                ctx=bytes(fixed[number]["ctx"]),
+                survivors=tuple(map(checksum_address, fixed[number]["survivors"])),
+                aggregate=bytes(given["aggregate"]),
+                model=bytes(given["model"]),
+                metrics=bytes(given["metrics"]),
+                signers=tuple(map(checksum_address, given["signers"])),
+            )
+            for number, given in finalised.items()
+        }
+
+    def first_model(self, federation: bytes) -> bytes:
+        """Record of the model that round 1 was opened on (32 bytes), every attempt at it.
+
+        Raises:
+            UnavailableError: the node does not have the event yet.
+        """
+        return bytes(self._settled_events(_ROUND_OPENED, federation, [1])[1]["baseModel"])
+
     def survivors(self, federation: bytes, round_number: int) -> tuple[str, ...]:
         """Checksum addresses of those whose updates are in the sum of a round that is final; the contract fixes them once a round.
 
@@ -224,27 +276,61 @@ class Registry:
         given = self._settled_events(_SURVIVORS_FIXED, federation, [round_number])[round_number]
         return tuple(map(checksum_address, given["survivors"]))
 
+    def final_openings(self, federation: bytes, rounds: Collection[int]) -> dict[int, bytes]:
+        """Hash of the block that opened the attempt by which each of these rounds became final (32 bytes): it drew its groups.
+
+        Raises:
+            UnavailableError: the node does not have the events yet.
+        """
+        attempts = {number: given["attempt"] for number, given in self._settled_events(_ROUND_FINALISED, federation, rounds).items()}
+        found: dict[int, bytes] = {}
+        for first, last in self._ranges():
+            for given, block in self._logs(_ROUND_OPENED, federation, rounds, first, last):
+                if given["attempt"] == attempts[given["round"]]:
+                    found[given["round"]] = block
+            if len(found) == len(attempts):
+                return found
+        raise _unseen(found, rounds)
+
+    def final_survivors(self, federation: bytes, rounds: Collection[int]) -> dict[int, tuple[str, ...]]:
+        """As `survivors`, of several rounds."""
+        settled = self._settled_events(_SURVIVORS_FIXED, federation, rounds)
+        return {number: tuple(map(checksum_address, given["survivors"])) for number, given in settled.items()}
+
     def _settled_events(self, event: bytes, federation: bytes, rounds: Collection[int]) -> dict[int, Mapping[str, Any]]:
-        """One event of each of these rounds, looked for from the latest block back: nodes answer for bounded ranges of blocks only."""
-        start, last = self.chain.deployment.start_block, self.block_number()
+        """One event of each of these rounds, looked for from the latest block back."""
         found: dict[int, Mapping[str, Any]] = {}
-        while (missing := sorted(set(rounds) - set(found))) and last >= start:
+        for first, last in self._ranges():
+            if not (missing := sorted(set(rounds) - set(found))):
+                return found
+            found |= {given["round"]: given for given, _ in self._logs(event, federation, missing, first, last)}
+        if set(rounds) <= set(found):
+            return found
+        raise _unseen(found, rounds)
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """First and last blocks from the latest block back: nodes answer for bounded ranges only."""
+        start, last = self.chain.deployment.start_block, self.block_number()
+        while last >= start:
             first = max(start, last - BLOCKS_AT_ONCE + 1)
-            asked = {
-                "address": self.address,
-                "topics": [to_hex(event), to_hex(federation), [to_hex(number.to_bytes(32, "big")) for number in missing]],
-                "fromBlock": hex(first),
-                "toBlock": hex(last),
-            }
-            for log in self._ask("eth_getLogs", asked):
-                topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
-                decoded = decode_event("FederationRegistry", topics, data)
-                if decoded is not None:
-                    found[decoded[1]["round"]] = decoded[1]
+            yield first, last
             last = first - 1
-        if missing:
-            raise UnavailableError(f"the chain has finished round {missing[0]}, and this node does not show its events yet")
-        return found
+
+    def _logs(
+        self, event: bytes, federation: bytes, rounds: Collection[int], first: int, last: int
+    ) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+        """Arguments of the events of these rounds in a range of blocks, and hashes of their blocks, oldest first."""
+        asked = {
+            "address": self.address,
+            "topics": [to_hex(event), to_hex(federation), [to_hex(number.to_bytes(32, "big")) for number in rounds]],
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
+        for log in self._ask("eth_getLogs", asked):
+            topics, data = [bytes.fromhex(topic[2:]) for topic in log["topics"]], bytes.fromhex(log["data"][2:])
+            decoded = decode_event("FederationRegistry", topics, data)
+            if decoded is not None:
+                yield decoded[1], from_hex(log["blockHash"], 32)
 
     def _call(self, contract: str, function: str, *arguments: Any) -> Any:
         entry = next(entry for entry in artifact(contract).abi if entry["type"] == "function" and entry["name"] == function)
@@ -264,3 +350,8 @@ class Registry:
                 raise UnexpectedMessageError("the contract refuses to answer: there is no such thing on chain")
             raise UnavailableError(f"this site's chain node does not answer {method}")
         return answer["result"]
+
+
+def _unseen(found: Collection[int], rounds: Collection[int]) -> UnavailableError:
+    missing = min(set(rounds) - set(found))
+    return UnavailableError(f"the chain has finished round {missing}, and this node does not show its events yet")

@@ -89,6 +89,18 @@ def federation_model(
         download_model(federation, output, own=own, with_bias=with_bias, aggregator=aggregator, chain=chain, as_json=as_json)
 
 
+@app.command("base")
+def federation_base(
+    folder: Annotated[Path, typer.Argument(help="HuggingFace folder of a BERT encoder.", exists=True, file_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show the digest that names an encoder in the plan of a text classifier."""
+    with failures(as_json):
+        from rexis.cli.federation import show_base
+
+        show_base(folder, as_json=as_json)
+
+
 @app.command("result")
 def federation_result(
     federation: FederationId,
@@ -102,3 +114,49 @@ def federation_result(
         from rexis.cli.federation import show_result
 
         show_result(federation, plot=plot, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("scores")
+def federation_scores(federation: FederationId, aggregator: Aggregator = None, chain: Chain = None, as_json: AsJson = False) -> None:
+    """Show what each member contributed, with intervals and bands: computed here from the chain, and compared with the aggregator's."""
+    with failures(as_json):
+        from rexis.cli.rewards import show_scores
+
+        show_scores(federation, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("rewards")
+def federation_rewards(
+    federation: FederationId,
+    epoch: Annotated[str, typer.Argument(metavar="REWARD", help="Id of the reward that was paid in, 0x and 64 hexadecimal digits.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the shares, one file for each payee.", file_okay=False)],
+    publish: Annotated[bool, typer.Option("--publish", help="Publish them on chain; for the reward's publisher.")] = False,
+    uri: Annotated[
+        str | None, typer.Option(help="Where members find out more; by default the digest of the scores.", show_default=False)
+    ] = None,
+    timeout: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="How long to wait for the chain.")] = 120,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Divide a reward by the members' bands, write the shares with their proofs, and publish them. Safe to repeat."""
+    with failures(as_json):
+        from rexis.cli.rewards import PublishOptions, publish_rewards
+
+        options = PublishOptions(epoch, output, publish, uri, timeout)
+        publish_rewards(federation, options, aggregator=aggregator, chain=chain, as_json=as_json)
+
+
+@app.command("claim")
+def federation_claim(
+    share: Annotated[Path, typer.Argument(help="File with this account's share.", exists=True, dir_okay=False)],
+    timeout: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="How long to wait for the chain.")] = 120,
+    aggregator: Aggregator = None,
+    chain: Chain = None,
+    as_json: AsJson = False,
+) -> None:
+    """Claim one's share of a reward: checked against the publication on chain and against scores computed here first."""
+    with failures(as_json):
+        from rexis.cli.rewards import claim
+
+        claim(share, timeout_s=timeout, aggregator=aggregator, chain=chain, as_json=as_json)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rexis.errors import UnsupportedLayerError
 from rexis.models.cox import CoxConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
+from rexis.models.text import BertHeadConfig
 
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -29,10 +30,12 @@ class Residual(nn.Sequential):
         return h + joined
 
 
-def build(config: MLPConfig | LogisticConfig | CoxConfig, dtype: torch.dtype) -> nn.Sequential:
+def build(config: MLPConfig | LogisticConfig | CoxConfig | BertHeadConfig, dtype: torch.dtype) -> nn.Sequential:
     """The module of a config, with torch's default initialisation from the process-wide generator."""
     if isinstance(config, CoxConfig):
         return nn.Sequential(nn.Linear(config.inputs, config.outputs, bias=False, dtype=dtype))
+    if isinstance(config, BertHeadConfig):
+        return nn.Sequential(nn.Linear(config.hidden, config.outputs, dtype=dtype))
     modules: list[nn.Module] = []
     *hidden, last = config.layers
     for layer in hidden:
@@ -45,7 +48,7 @@ def build(config: MLPConfig | LogisticConfig | CoxConfig, dtype: torch.dtype) ->
     return nn.Sequential(*modules, nn.Linear(last.inputs, last.outputs, dtype=dtype))
 
 
-def assemble(config: MLPConfig | LogisticConfig | CoxConfig, state: Mapping[str, Tensor]) -> nn.Sequential:
+def assemble(config: MLPConfig | LogisticConfig | CoxConfig | BertHeadConfig, state: Mapping[str, Tensor]) -> nn.Sequential:
     """The module that holds these very tensors."""
     with torch.device("meta"):
         model = build(config, torch.float32)

@@ -298,9 +298,9 @@ contract FederationRegistry is EIP712, ERC2771Context {
 
     /// @notice Fixes survivors although `deadline` has passed, where the participants themselves signed them: they agreed on this set,
     /// and may have opened its sum, while this chain could not be reached. For anybody who has the signatures.
-    /// @dev Keeps: as `fixSurvivors`, but for the time. `minSurvivors` participants have signed this set off chain (wire formats, section
-    /// 5), which is above half, and nobody signs two in one attempt. Not after somebody abandoned the attempt. The result then has as
-    /// long as a round in time has for it, before members may abandon it.
+    /// @dev Keeps: as `fixSurvivors`, but for the time: once a round, and a quorum of aggregators signed it too. `minSurvivors` participants
+    /// signed this set off chain (wire formats, section 5), above half of them, so that no late call of aggregators alone leaves members a
+    /// round that they can only close. Not after somebody abandoned the attempt. The result then has as long as one in time has for it.
     /// @param consents Participants' signatures of the stage survivors of this attempt, strictly ascending.
     function fixConsented(SurvivorSet calldata set, Quorum.Approval[] calldata approvals, Quorum.Approval[] calldata consents)
         external
@@ -431,31 +431,6 @@ contract FederationRegistry is EIP712, ERC2771Context {
         return _hashTypedDataV4(keccak256(abi.encode(RESULT_TYPEHASH, result)));
     }
 
-    function _currentRound(SurvivorSet calldata set) private view returns (Federation storage current) {
-        current = _inStatus(set.federation, Status.Open);
-        _checkRound(current, set.round, set.attempt, current.attempt);
-    }
-
-    function _fix(Federation storage current, SurvivorSet calldata set, Quorum.Approval[] calldata approvals) private {
-        if (set.maskedRecord == 0) revert MissingHash();
-        if (set.survivors.length < current.minSurvivors) revert TooFewSurvivors(current.minSurvivors, set.survivors.length);
-        if (set.survivors.length != _participants[set.federation].length && block.timestamp <= current.commitUntil) {
-            revert CommitmentsStillOpen(current.commitUntil, block.timestamp);
-        }
-        bytes32 ctx = contextOf(set.federation, set.round, set.attempt, current.manifestHash);
-        bytes32 survivorsHash = keccak256(abi.encode(ctx, set.survivors));
-        bytes32 accumulator = _accumulate(ctx, set.survivors);
-        address[] memory signers = _requireQuorum(set.federation, hashSurvivors(set, survivorsHash), current.quorum, approvals);
-
-        current.status = Status.Fixed;
-        current.survivorsHash = survivorsHash;
-        current.accumulator = accumulator;
-        current.updates = uint32(set.survivors.length);
-        emit SurvivorsFixed(
-            set.federation, set.round, set.attempt, ctx, survivorsHash, set.maskedRecord, accumulator, set.survivors, signers
-        );
-    }
-
     function _checkBounds(Founding calldata founding) private pure {
         uint256 n = founding.participants.length;
         if (n < MIN_PARTICIPANTS || n > MAX_PARTICIPANTS) {
@@ -481,6 +456,31 @@ contract FederationRegistry is EIP712, ERC2771Context {
             previous = Quorum.ascend(previous, aggregators[i]);
             _aggregators[federation][previous] = true;
         }
+    }
+
+    function _currentRound(SurvivorSet calldata set) private view returns (Federation storage current) {
+        current = _inStatus(set.federation, Status.Open);
+        _checkRound(current, set.round, set.attempt, current.attempt);
+    }
+
+    function _fix(Federation storage current, SurvivorSet calldata set, Quorum.Approval[] calldata approvals) private {
+        if (set.maskedRecord == 0) revert MissingHash();
+        if (set.survivors.length < current.minSurvivors) revert TooFewSurvivors(current.minSurvivors, set.survivors.length);
+        if (set.survivors.length != _participants[set.federation].length && block.timestamp <= current.commitUntil) {
+            revert CommitmentsStillOpen(current.commitUntil, block.timestamp);
+        }
+        bytes32 ctx = contextOf(set.federation, set.round, set.attempt, current.manifestHash);
+        bytes32 survivorsHash = keccak256(abi.encode(ctx, set.survivors));
+        bytes32 accumulator = _accumulate(ctx, set.survivors);
+        address[] memory signers = _requireQuorum(set.federation, hashSurvivors(set, survivorsHash), current.quorum, approvals);
+
+        current.status = Status.Fixed;
+        current.survivorsHash = survivorsHash;
+        current.accumulator = accumulator;
+        current.updates = uint32(set.survivors.length);
+        emit SurvivorsFixed(
+            set.federation, set.round, set.attempt, ctx, survivorsHash, set.maskedRecord, accumulator, set.survivors, signers
+        );
     }
 
     /// @dev Reverts unless at least `minSurvivors` different participants signed, and every given signature is one's.

@@ -28,6 +28,7 @@ contract FederationHandler {
     uint256[3] private keys;
     // Ascending by address, and one of nobody.
     uint256[6] private participantKeys;
+    address[6] private participants;
     uint256 private unique;
     uint256 public fixedLate;
     uint256 public attempts;
@@ -51,10 +52,13 @@ contract FederationHandler {
         participantKeys = [uint256(0xB1), 0xB2, 0xB3, 0xB4, 0xB5, 0xB6];
         for (uint256 i = 0; i < PARTICIPANTS; ++i) {
             for (uint256 j = i + 1; j < PARTICIPANTS; ++j) {
-                if (participant(j) < participant(i)) {
+                if (vm.addr(participantKeys[j]) < vm.addr(participantKeys[i])) {
                     (participantKeys[i], participantKeys[j]) = (participantKeys[j], participantKeys[i]);
                 }
             }
+        }
+        for (uint256 i = 0; i <= PARTICIPANTS; ++i) {
+            participants[i] = vm.addr(participantKeys[i]);
         }
         _found();
     }
@@ -242,7 +246,7 @@ contract FederationHandler {
     }
 
     function participant(uint256 which) public view returns (address) {
-        return vm.addr(participantKeys[which % (PARTICIPANTS + 1)]);
+        return participants[which % (PARTICIPANTS + 1)];
     }
 
     /// @dev Founds a federation, also after one was closed.

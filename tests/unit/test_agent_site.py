@@ -42,6 +42,7 @@ protections = ["none", "secagg"]
 purposes = ["HMB", "GRU"]
 epsilon = 3
 delta = 1e-6
+chain_away_stages = 0
 
 [models]
 folders = ["minilm", "models/clinical"]
@@ -72,6 +73,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
     assert site.federations.protections == {"none", "secagg"}
     assert site.models == (tmp_path / "minilm", tmp_path / "models" / "clinical")
+    assert site.federations.chain_away_stages == 0
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -109,6 +111,7 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[federations]\npurposes = ["XYZ"]\n', "XYZ"),
         (MINIMAL + '[federations]\nprotections = ["nothing"]\n', "federations.protections"),
         (MINIMAL + "[federations]\nprotections = []\n", "federations.protections"),
+        (MINIMAL + "[federations]\nchain_away_stages = -1\n", "federations.chain_away_stages"),
         (MINIMAL + "[federations]\nepsilon = 3\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\ndelta = 1e-6\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\nepsilon = 3\ndelta = 1\n", "epsilon > 0 and delta"),

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rexis.client.aggregator import AggregatorClient
 from rexis.client.approvals import ApprovalClient
 from rexis.client.connection import Answer, Connection
 from rexis.client.sign_in import SignInSession
+from rexis.errors import UnavailableError
 from services.aggregator.background import PROJECTIONS
 from services.aggregator.gossip import Gossip
 from services.aggregator.models import Attempt
@@ -81,10 +82,16 @@ class Operator:
         """Make anew what carries rounds, as a process that starts does. The leader's lies go over connections that are kept."""
         registry = Registry.of(deployment_of(self.settings))
         leaders = [peer for peer in self.peers if peer.address == AGGREGATOR.address]
-        rounds = Rounds(self.engine, self.objects, registry, self.signer, ChainSilence(lambda: connect_chain(self.settings)))
+        silence = ChainSilence(lambda: connect_chain(self.settings))
+        rounds = Rounds(self.engine, self.objects, registry, self.signer, silence)
         witness = Witnesses(self.engine, self.objects, registry, self.signer, leaders)
         gossip = Gossip(self.engine, registry, self.peers)
-        own = [Job("rounds", 0, rounds.run_once), Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]
+        own = [
+            Job("silence", 0, silence.look),
+            Job("rounds", 0, rounds.run_once),
+            Job("witness", 0, witness.run_once),
+            Job("gossip", 0, gossip.run_once),
+        ]
         self.jobs = [*self.chain_jobs, *own]
 
     def work(self) -> None:
@@ -93,7 +100,9 @@ class Operator:
         try:
             for job in self.jobs:
                 if self.alive and (job.name != "gossip" or self.passes % 8 == 0):
-                    job.run()
+                    # As in service: a chain that is away is asked again.
+                    with suppress(UnavailableError):
+                        job.run()
         except Died:
             self.deaths += 1
             self.start()

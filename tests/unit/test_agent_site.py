@@ -44,6 +44,7 @@ epsilon = 3
 delta = 1e-6
 minimum_cell = 20
 maximum_counts = 1
+chain_away_stages = 0
 
 [models]
 folders = ["minilm", "models/clinical"]
@@ -75,6 +76,7 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations.protections == {"none", "secagg"}
     assert site.models == (tmp_path / "minilm", tmp_path / "models" / "clinical")
     assert (site.federations.cell, site.federations.counts) == (20, 1)
+    assert site.federations.chain_away_stages == 0
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -112,6 +114,7 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[federations]\npurposes = ["XYZ"]\n', "XYZ"),
         (MINIMAL + '[federations]\nprotections = ["nothing"]\n', "federations.protections"),
         (MINIMAL + "[federations]\nprotections = []\n", "federations.protections"),
+        (MINIMAL + "[federations]\nchain_away_stages = -1\n", "federations.chain_away_stages"),
         (MINIMAL + "[federations]\nepsilon = 3\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\ndelta = 1e-6\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\nepsilon = 3\ndelta = 1\n", "epsilon > 0 and delta"),

@@ -2,10 +2,9 @@
 
 That the chain is away is never the aggregator's word. A node that answers decides: then nothing is signed here, and what was signed before
 is not acted on. Signed is the one set that a quorum of aggregators has signed as well, so that whoever holds the signatures can have it
-recorded when the chain is back, and only before the round's deadline, after which it can not be recorded any more.
+recorded when the chain is back, also after the round's deadline.
 """
 
-import time
 from collections.abc import Callable
 
 from rexis.agent.duty import Event, Report
@@ -84,11 +83,11 @@ class Consents:
         if participant.phase is not Phase.SURVIVORS:
             return None
         signed = self._messages(stored, Stage.SURVIVORS)
-        # With fewer, the others answer for what the chain has fixed meanwhile: this site's node will show it, too.
-        return participant.unmask(signed) if len({message.sender for message in signed}) >= member.config.threshold else None
+        # With fewer than the registry asks for, the others answer for what the chain has: this site's node will show it, too.
+        return participant.unmask(signed) if len({message.sender for message in signed}) >= member.config.min_survivors else None
 
     def _stands_in(self, member: Membership, stored: StoredAttempt) -> bool:
-        if not may_stand_in(member.config) or time.time() > stored.manifest.deadlines.unmask:
+        if not may_stand_in(member.config):
             return False
         self._silence.look()
         why = self._silence.reason(member.config.stage_s, self._policy.chain_away_stages)

@@ -355,9 +355,6 @@ class FederationConfig:
             return found
         return found | {
             f"ring_bits 16 and protection {self.protection}": plan.ring_bits == 16 and not self.masked,
-            # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
-            "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",
-            "several aggregators and stopping": witnessed and plan.stopping is not None,
         }
 
     @property

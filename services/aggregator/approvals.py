@@ -210,7 +210,7 @@ def missing(session: Session, federation: Federation, statement: Statement) -> s
 
 
 def work_of(session: Session, address: str) -> list[dict[str, Any]]:
-    """Every attempt that waits for approvals in the federations that `address` aggregates for, as `schemas.WorkItem` shows it."""
+    """Every running attempt of the federations that `address` aggregates for, and whether it waits for its approval."""
     own = and_(
         ApprovalRow.federation_id == Attempt.federation_id,
         ApprovalRow.round == Attempt.round,
@@ -223,7 +223,7 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
             FederationAggregator, and_(FederationAggregator.federation_id == Attempt.federation_id, FederationAggregator.address == address)
         )
         .outerjoin(ApprovalRow, own)
-        .where(Attempt.stage.in_(AWAITED))
+        .where(Attempt.stage.not_in(("finished", "aborted")))
         .order_by(Attempt.federation_id)
     )
     found: dict[str, tuple[Attempt, set[str]]] = {}
@@ -236,7 +236,7 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
             "attempt": attempt.number,
             "stage": attempt.stage,
             "manifest": attempt.manifest,
-            "due": AWAITED[attempt.stage].value not in given,
+            "due": attempt.stage in AWAITED and AWAITED[attempt.stage].value not in given,
             "commitment_due": False,
         }
         for attempt, given in found.values()

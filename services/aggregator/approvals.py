@@ -5,6 +5,7 @@ is kept as evidence: from then on its signer counts for nothing in that federati
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -183,6 +184,12 @@ def of_attempt(session: Session, federation_id: str, round_number: int, number: 
     if kind is not None:
         query = query.where(ApprovalRow.kind == kind.value)
     return tuple(Approval.parse(document) for document in session.scalars(query.order_by(ApprovalRow.kind, ApprovalRow.signer)))
+
+
+def signed_at(session: Session, federation: Federation, round_number: int, number: int) -> datetime:
+    """When the newest approval of an attempt came that is kept."""
+    mine = (ApprovalRow.federation_id == federation.id, ApprovalRow.round == round_number, ApprovalRow.attempt == number)
+    return session.scalars(select(ApprovalRow.taken_at).where(*mine).order_by(ApprovalRow.taken_at.desc()).limit(1)).one()
 
 
 def granted(session: Session, federation: Federation, statement: Statement) -> tuple[Approval, ...]:

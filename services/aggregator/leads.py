@@ -24,16 +24,21 @@ def newest(session: Session, federation_id: str) -> OnchainRound | None:
     return session.scalar(query.order_by(OnchainRound.round.desc(), OnchainRound.attempt.desc()).limit(1))
 
 
+def turn(config: FederationConfig, last: OnchainRound, own: str) -> int | None:
+    """How many aggregators, by address, come after the one that opened an attempt up to this one; None if it is not known who did."""
+    if last.opened_by not in config.aggregators:
+        return None
+    order, count = config.aggregators, len(config.aggregators)
+    return (order.index(own) - order.index(last.opened_by)) % count or count
+
+
 def due_at(config: FederationConfig, last: OnchainRound, own: str) -> int | None:
     """From which second (Unix time) on this aggregator goes on in the place of the one that opened an attempt; None if unknown.
 
-    The next ones by address wait a stage longer each, after the deadline up to which the leader itself could go on.
+    The next ones wait a stage longer each, after the deadline up to which the leader itself could go on.
     """
-    if last.deadline is None or last.opened_by not in config.aggregators:
-        return None
-    order, count = config.aggregators, len(config.aggregators)
-    turn = (order.index(own) - order.index(last.opened_by)) % count or count
-    return last.deadline + turn * config.stage_s
+    place = turn(config, last, own)
+    return None if place is None or last.deadline is None else last.deadline + place * config.stage_s
 
 
 def taken_over_by(session: Session, calls: Calls, attempt: Attempt) -> str | None:

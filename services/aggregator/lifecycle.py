@@ -32,8 +32,10 @@ def next_step(session: Session, calls: Calls, federation: Federation, instant: d
         return None
     other = leads.taken_over_by(session, calls, attempt)
     if other is not None:
-        # What the chain says of our own attempt comes first.
-        step = None if attempt.stage in attempts.ENDED else stages.next_step(session, calls, federation, attempt, instant)
+        # What the chain says of our own attempt comes first, if it stands there at all.
+        own = attempts.onchain(session, attempt)
+        goes_on = attempt.stage not in attempts.ENDED and own is not None and own.manifest_hash == attempt.manifest_digest
+        step = stages.next_step(session, calls, federation, attempt, instant) if goes_on else None
         return step or (lambda: leads.hand_over(session, federation, attempt, other))
     if attempt.stage == Phase.FINISHED:
         return lambda: _go_on(session, calls, federation, attempt)

@@ -7,7 +7,8 @@ signed, or ends the federation.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Engine, select
@@ -34,7 +35,13 @@ log = structlog.get_logger(__name__)
 
 # A call that the chain refuses again and again will not be taken: the next aggregator has its turn.
 MAX_TRIES = 5
+# So many times what the chain takes for an opening, a leader has to record what a quorum signed.
+RECORDING = 5
 REST_S = 10.0
+# Why nothing can be done now; of a peer that shows something else than stands on chain too.
+FAILURES = (UnavailableError, ServiceError, ProtocolError, VerificationError, EncodingError)
+
+Fetched = TypeVar("Fetched")
 
 
 class Takeovers:
@@ -62,8 +69,18 @@ class Takeovers:
         chain, last = session.get(OnchainFederation, number), leads.newest(session, number)
         if chain is None or chain.closed_by is not None or last is None:
             return None
-        due = leads.due_at(FederationConfig.parse(session.get_one(Federation, number).config), last, self._own)
+        federation = session.get_one(Federation, number)
+        due = self._signed_due(session, federation, last) or leads.due_at(FederationConfig.parse(federation.config), last, self._own)
         return last if due is not None and attempts.is_over(due, now()) else None
+
+    def _signed_due(self, session: Session, federation: Federation, last: OnchainRound) -> int | None:
+        """From when on a result that a quorum signed is recorded from here: not by a deadline, but the leader comes first."""
+        place = leads.turn(FederationConfig.parse(federation.config), last, self._own)
+        result = None if last.survivors is None or last.model is not None else self._signed_result(session, federation, last)
+        if place is None or result is None:
+            return None
+        signed = approvals.signed_at(session, federation, last.round, last.attempt)
+        return int(signed.timestamp()) + place * RECORDING * attempts.opening_s(self._calls.registry)
 
     def _go_on(self, number: str) -> bool:
         try:
@@ -74,7 +91,7 @@ class Takeovers:
             if last.model is None and last.abandoned_transaction is None:
                 return self._end(number, last)
             return self._lead(number, config, last)
-        except (UnavailableError, ServiceError, ProtocolError, VerificationError, EncodingError) as error:
+        except FAILURES as error:
             self._rests[number] = time.monotonic() + REST_S
             log.warning("the lead can not be taken over yet", federation=number, reason=str(error), next_try_s=REST_S)
             return False
@@ -127,10 +144,11 @@ class Takeovers:
         following = (last.round + 1, 1) if last.model is not None else (last.round, last.attempt + 1)
         if done >= config.rounds or following[1] > MAX_ATTEMPTS:
             return False
-        metrics = self._missed.metrics(self._peers, number, done) if stopping.asks_for_losses(config) else {}
-        if stopping.converged(config, metrics, done) is not None:
-            return False
-        self._missed.base(self._peers, config, number, after=done, record=model)
+        if stopping.asks_for_losses(config):
+            metrics = self._from_any(lambda peer: self._missed.metrics([peer], number, done))
+            if stopping.converged(config, metrics, done) is not None:
+                return False
+        self._from_any(lambda peer: self._missed.base([peer], config, number, after=done, record=model))
         with transaction(self._engine) as session:
             federation = session.get_one(Federation, number, with_for_update=True)
             # An attempt that another one's was opened in the place of, and that a reorganisation took off the chain, is left to the others.
@@ -143,3 +161,14 @@ class Takeovers:
             attempts.begin(session, self._calls, federation, round_number=following[0], number=following[1])
         log.warning("taking over the lead", federation=number, round=following[0], attempt=following[1], leader=last.opened_by)
         return True
+
+    def _from_any(self, fetch: Callable[[Peer], Fetched]) -> Fetched:
+        """What the first peer gives that has it and tells the truth: one that lies keeps nobody from leading."""
+        failure: Exception = UnavailableError("no other aggregator is named here")
+        for peer in self._peers:
+            try:
+                return fetch(peer)
+            except FAILURES as error:
+                log.warning("a peer does not help to take over", peer=peer.address, reason=str(error))
+                failure = error
+        raise failure

@@ -13,8 +13,9 @@ from rexis.chain.deployments import load
 from rexis.client.aggregator import changes_of_lead
 from rexis.client.connection import Answer
 from rexis.encoding import sha256, to_hex
+from rexis.protocol.approvals import Kind
 from rexis.protocol.uploads import content_digest_header
-from services.aggregator import leads
+from services.aggregator import approvals, leads
 from services.aggregator.models import Federation
 from services.foundation.database import transaction
 from services.foundation.settings import LOCAL_CHAIN_ID
@@ -25,6 +26,8 @@ from tests.services.marketplace_on_chain import running_chain
 ADAM = {"name": "fedadam", "learning_rate": "0.1", "beta1": "0.9", "beta2": "0.99", "tau": "0.01"}
 MOMENTUM = {"name": "fedavgm", "learning_rate": "1", "momentum": "0.9"}
 STAGE_S = 15
+# Most of it is waiting: nobody else may lead before an attempt's deadline.
+pytestmark = pytest.mark.timeout(480)
 
 
 @dataclasses.dataclass
@@ -45,10 +48,10 @@ class Party:
             for institution in stage.gathering.institutions:
                 institution.act()
 
-    def until(self, condition: Callable[[], bool], seconds: float = 150.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 240.0) -> None:
         def acted() -> bool:
             self.work()
-            time.sleep(LOOK_S)
+            time.sleep(2 * LOOK_S)
             return condition()
 
         wait_until(acted, seconds=seconds)
@@ -176,14 +179,33 @@ def check_lost(party: Party, lost: bytes, first: int) -> None:
     assert to_hex(sha256(founder.server_state(lost))) == (rounds[2].metrics or {})["state"]
 
 
+def result_signers(party: Party, number: int, federation: bytes) -> set[int]:
+    """Whose signatures under the result of the first attempt an operator has."""
+    with transaction(party.operators[number].engine, read_only=True) as session:
+        kept = approvals.of_attempt(session, to_hex(federation), 1, 1, Kind.RESULT)
+    addresses = [operator.signer.address for operator in party.operators]
+    return {addresses.index(approval.signer) for approval in kept}
+
+
 def test_two_that_take_over_at_once_are_one_that_leads_and_all_three_end_with_the_same_round(party: Party) -> None:
     """C opens an attempt of a second a stage, and is gone; the others come when both have their turn. Meanwhile another one converges."""
     gone = 2
     stopping = {"holdout": "0.2", "patience": 1, "improvement": "10"}
+    # Of this one a quorum has signed the result when its leader is gone: whoever has the signatures records it.
+    signed = party.found(gone, "signed", training=None, stage_s=60, quorum=3)
+    party.until(lambda: stage_of(party.operators[gone], signed) in ("unmask", "finalising"))
+    party.operators[0].pauses = {"witness"}
+    party.until(lambda: result_signers(party, 1, signed) == {1, gone})
+    party.operators[gone].alive = False
+    party.operators[0].pauses = set()
+    party.until(lambda: all(party.state(number, signed)[0] == "finished" for number in (0, 1)))
+    assert len(party.stages[0].signers(signed, "RoundFinalised")) == 1
     raced = party.found(gone, "raced", training=None, stage_s=1)
     party.quiet.update(("raced", number) for number in range(1, 4))
-    party.until(lambda: all(party.row(number, raced) is not None for number in (0, 1)))
+    party.operators[gone].alive = True
+    party.until(lambda: bool(party.opened(raced)))
     party.operators[gone].alive = False
+    party.until(lambda: all(party.row(number, raced) is not None for number in (0, 1)))
     others = [party.operators[number] for number in (0, 1)]
     config = party.stages[0].gathering.founder.federation(raced).config
     for operator in others:

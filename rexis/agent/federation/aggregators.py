@@ -11,6 +11,7 @@ from typing import TypeVar
 from rexis.agent.federation.registry import Registry
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord, WorkItem
 from rexis.errors import ServiceError, UnavailableError
+from rexis.protocol.member_results import MemberResult
 from rexis.protocol.secagg_messages import Envelope, Stage
 
 # What an aggregator shows and the node does not is looked up again after so long.
@@ -39,7 +40,15 @@ class Aggregators(AggregatorClient):
         self._running: set[bytes] = set()
 
     def leading(self, federation: bytes) -> AggregatorClient:
-        """The client of the federation's leader; of the first one while no attempt of it was seen."""
+        """The client of the federation's leader; while no attempt of it was seen, of the first that knows it."""
+        if federation not in self._leaders:
+            for client in self._clients:
+                try:
+                    client.federation(federation)
+                except (UnavailableError, ServiceError):
+                    continue
+                self._leaders[federation] = client
+                break
         return self._leaders.get(federation, self._clients[0])
 
     def work(self) -> tuple[WorkItem, ...]:
@@ -88,6 +97,22 @@ class Aggregators(AggregatorClient):
     def model(self, federation: bytes) -> bytes:
         """From the leader; between rounds from whoever answers."""
         return self._any(federation, lambda client: client.model(federation))
+
+    def initial_model(self, federation: bytes) -> bytes:
+        """As `model`."""
+        return self._any(federation, lambda client: client.initial_model(federation))
+
+    def opened_sum(self, federation: bytes, round_number: int, attempt: int, size: int) -> bytes:
+        """As `model`."""
+        return self._any(federation, lambda client: client.opened_sum(federation, round_number, attempt, size))
+
+    def state_result(self, result: MemberResult) -> None:
+        """To the leader."""
+        self.leading(result.federation).state_result(result)
+
+    def member_results(self, federation: bytes, round_number: int, attempt: int) -> tuple[MemberResult, ...]:
+        """As `model`."""
+        return self._any(federation, lambda client: client.member_results(federation, round_number, attempt))
 
     def server_state(self, federation: bytes) -> bytes:
         """As `model`."""

@@ -99,7 +99,9 @@ class FederationDuty:
         self._memberships: dict[bytes, Membership] = {}
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy, bases)
         self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
-        self.group_keys = PendingGroupKeys(GroupKeys(journal, signer, self.registry, aggregator.connection), self.records, report)
+        line = aggregator.connection
+        keys = GroupKeys(journal, signer, self.registry, line, leading=lambda federation: aggregator.leading(federation).connection)
+        self.group_keys = PendingGroupKeys(keys, self.records, report)
         self._results = MemberResults(journal, signer, self.registry, aggregator)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
@@ -259,7 +261,6 @@ class FederationDuty:
             stored = self.records.keep(stored, participant, "masked", statistic=statistic)
         else:
             participant.mask(vector)
-<<<<<<< HEAD
         self._hand_in(stored, participant, vector)
 
     def _give(self, member: Membership, stored: StoredAttempt, participant: PlainParticipant) -> None:
@@ -275,9 +276,7 @@ class FederationDuty:
 
     def _hand_in(self, stored: StoredAttempt, participant: AnyParticipant, vector: RingVector) -> None:
         """Upload what the participant has stored the digest of, and announce it."""
-=======
         connection = self._aggregator.leading(stored.federation).connection
->>>>>>> 682702f (Agents that name several aggregators follow whoever opened the attempt on chain; federation status shows who leads and who took over)
         if stored.upload is None:
             key = f"masked-{stored.ctx.hex()}"
             stored = self.records.keep_upload(stored, create_upload(connection, vector.nbytes, idempotency_key=key))

@@ -190,7 +190,6 @@ class Registry:
                 return block
         raise UnavailableError("the chain has opened this attempt, and this node does not show the event yet")
 
-<<<<<<< HEAD
     def first_opening(self, federation: bytes) -> bytes:
         """Hash of the block that opened the federation's first attempt (32 bytes): it draws groups that are kept.
 
@@ -205,14 +204,13 @@ class Registry:
                     return block
             last = first - 1
         raise UnavailableError("the chain has opened rounds of this federation, and this node does not show the first one's event yet")
-=======
+
     def opener(self, federation: bytes, round_number: int, manifest: bytes) -> str | None:
         """Checksum address of who opened the attempt with this manifest (32 bytes); None if the node shows no such attempt."""
         for given, _ in self._events(_ROUND_OPENED, federation, round_number, since=self.block_number() - OPENED_BLOCKS):
             if given["manifestHash"] == manifest:
                 return checksum_address(given["openedBy"])
         return None
->>>>>>> 682702f (Agents that name several aggregators follow whoever opened the attempt on chain; federation status shows who leads and who took over)
 
     def declared_loss(self, federation: bytes, round_number: int) -> int:
         """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.

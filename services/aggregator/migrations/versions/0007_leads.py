@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "leads"
-down_revision: str | None = "0005"
+down_revision: str | None = "group_pad"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 

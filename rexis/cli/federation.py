@@ -13,7 +13,7 @@ from rexis.cli.home import journal_path, write_private
 from rexis.cli.identity import require_own_key
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
-from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
+from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord, changes_of_lead
 from rexis.client.approvals import ApprovalClient, check_approvals, check_evidence
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, UnavailableError, UnexpectedMessageError
@@ -94,8 +94,12 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         found, rounds = session.client.federation(number), session.client.rounds(number)
         signed, named = _approvals(session, found, rounds), _equivocators(session, found)
     if as_json:
+        changes = changes_of_lead(rounds)
+        taken_over = [
+            {"round": after.round, "attempt": after.attempt, "leader": after.leader, "before": before.leader} for before, after in changes
+        ]
         documents = [{**_round_document(each), "signed": signed[each.round, each.attempt]} for each in rounds]
-        print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
+        print_json({**_document_with_privacy(found), "equivocators": named, "taken_over": taken_over, "rounds": documents})
         return
     _print(found, as_json)
     plan = found.config.groups
@@ -107,6 +111,8 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         groups = [Text(f"{(each.metrics or {}).get('groups', '')} of {plan.count}")] if plan else []
         table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), *groups, signers, Text(loss), model)
     console().print(table)
+    for before, after in changes_of_lead(rounds):
+        console().print(f"From round {after.round}, attempt {after.attempt} on {after.leader} led, in the place of {before.leader}.")
     if named:
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
@@ -270,6 +276,7 @@ def _document(federation: Federation) -> dict[str, Any]:
         "rounds_total": federation.rounds_total,
         "model": to_hex(federation.model),
         "equivocators": list(federation.equivocators),
+        "leader": federation.leader or None,
         "config": federation.config.document(),
         "created_at": federation.created_at.isoformat(),
     }
@@ -301,6 +308,10 @@ def _privacy(federation: Federation) -> dict[str, Any] | None:
     }
 
 
+def _led_by(federation: Federation) -> str:
+    return f", led by {federation.leader}" if federation.leader and len(federation.config.aggregators) > 1 else ""
+
+
 def _privacy_line(federation: Federation) -> str:
     found = _privacy(federation)
     if found is None:
@@ -325,6 +336,7 @@ def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
         "attempt": record.attempt,
+        "leader": record.leader or None,
         "state": record.state,
         "reason": record.reason,
         "survivors": list(record.survivors),
@@ -352,7 +364,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
         *([("groups", _groups_line(plan))] if plan is not None else []),
         ("scores", _scores_line(federation)),
-        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
+        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign{_led_by(federation)}"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),
         ("privacy", _privacy_line(federation)),

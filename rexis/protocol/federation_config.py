@@ -355,9 +355,6 @@ class FederationConfig:
         return found | {
             "ring_bits 16 and group_pad": plan.ring_bits == 16 and self.group_pad,
             "ring_bits 16 without masks": plan.ring_bits == 16 and not self.masked,
-            # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
-            "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",
-            "several aggregators and stopping": witnessed and plan.stopping is not None,
         }
 
     @property

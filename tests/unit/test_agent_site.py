@@ -79,6 +79,14 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations.chain_away_stages == 0
 
 
+def test_several_aggregators_are_named_in_their_order(tmp_path: Path) -> None:
+    services = site_of(tmp_path, MINIMAL + '[services]\naggregators = ["https://b.example", "https://a.example:8443"]\n').services
+    assert services.aggregators == ("https://b.example", "https://a.example:8443")
+    assert services.aggregator == services.aggregators[0]
+    one = site_of(tmp_path, MINIMAL + '[services]\naggregator = "https://b.example"\n').services
+    assert one.aggregators == ("https://b.example",)
+
+
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
     site = site_of(tmp_path, MINIMAL)
     assert site.queries is None
@@ -121,6 +129,9 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[federations]\nepsilon = "3"\ndelta = 1e-6\n', "federations.epsilon"),
         (MINIMAL + '[services]\nmarketplace = "http://elsewhere.example"\n', "TLS"),
         (MINIMAL + '[services]\nchain = ["ipc:///secret"]\n', "services.chain"),
+        (MINIMAL + '[services]\naggregators = ["https://a.example", "http://b.example"]\n', "TLS"),
+        (MINIMAL + '[services]\naggregators = ["https://a.example", "https://a.example/"]\n', "listed twice"),
+        (MINIMAL + '[services]\naggregator = "https://a.example"\naggregators = ["https://b.example"]\n', "either"),
         ("poll_interval_s = 0.01\n" + MINIMAL, "poll_interval_s"),
         ("poll_interval_s = nan\n" + MINIMAL, "poll_interval_s"),
         ("poll_interval = 1\n" + MINIMAL, "poll_interval"),

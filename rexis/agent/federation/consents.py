@@ -45,7 +45,6 @@ class Consents:
     ) -> None:
         self._records, self._registry, self._aggregator = records, registry, aggregator
         self._signer, self._policy, self._send, self._report = signer, policy, send, report
-        self._approvals = ApprovalClient(aggregator.connection)
         self._silence = ChainSilence(lambda: registry.chain)
         self._told: set[tuple[bytes, str]] = set()
 
@@ -98,7 +97,8 @@ class Consents:
         """Sites do not sign what the registry would refuse: a set that is not signed by a quorum of the federation's aggregators."""
         fixed = participant.survivors.fixed
         expected = Survivors(stored.federation, stored.round, stored.attempt, fixed.survivors, fixed.masked)
-        shown = self._approvals.approvals(stored.federation, stored.round, stored.attempt)
+        client = ApprovalClient(self._aggregator.leading(stored.federation).connection)
+        shown = client.approvals(stored.federation, stored.round, stored.attempt)
         check_approvals(shown, member.config, self._registry.chain_id, self._registry.address)
         signers = {approval.signer for approval in shown if approval.statement == expected}
         if len(signers) < member.config.quorum:

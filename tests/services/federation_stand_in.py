@@ -71,7 +71,7 @@ FEATURES = {
     "target": {"column": "num", "above": "0"},
 }
 STAGE_S = 60
-PARTS = ("optimizer", "strategy", "personal", "stopping", "privacy")
+PARTS = ("optimizer", "strategy", "personal", "stopping", "privacy", "ring_bits")
 
 
 def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *arguments: Any) -> Any:

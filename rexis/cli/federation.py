@@ -18,6 +18,7 @@ from rexis.client.approvals import ApprovalClient, check_approvals, check_eviden
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, UnavailableError, UnexpectedMessageError
 from rexis.protocol.approvals import Kind
+from rexis.protocol.plan_parts import GroupPlan
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
@@ -308,10 +309,7 @@ def _privacy_line(federation: Federation) -> str:
     return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
 
 
-def _groups_line(federation: Federation) -> str:
-    plan = federation.config.groups
-    if plan is None:
-        return "none: one sum over all"
+def _groups_line(plan: GroupPlan) -> str:
     trim = f", without the {plan.trim} least and greatest" if plan.trim else ""
     return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
 
@@ -337,7 +335,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         return
     from rexis.agent.federation.exposure import protection_line
 
-    lines = grid("", "")
+    lines, plan = grid("", ""), federation.config.groups
     for name, value in (
         ("federation", to_hex(federation.id)),
         ("name", federation.config.name),
@@ -345,7 +343,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
-        ("groups", _groups_line(federation)),
+        *([("groups", _groups_line(plan))] if plan is not None else []),
         ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),

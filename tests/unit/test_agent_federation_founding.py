@@ -57,6 +57,17 @@ def test_what_follows_from_the_rest_may_be_left_out(tmp_path: Path) -> None:
     assert written_out.config.digest == config.digest
 
 
+def test_a_file_may_ask_for_groups_and_gets_no_sparse_graph_with_them(tmp_path: Path) -> None:
+    members = [{"address": checksum_address(f"0x{number:040x}"), "dataset": number} for number in range(1, 71)]
+    groups = {"count": 7, "rule": "trimmed-mean", "trim": 2}
+    config = read(tmp_path, {**SPEC, "members": members, "groups": groups}).config
+    assert config.groups is not None
+    assert (config.groups.document(), config.degree) == (groups, None)
+    assert read(tmp_path, {**SPEC, "members": members}).config.degree is not None
+    with pytest.raises(MalformedMessageError, match="9 for 3 groups and collusion_bound 1, got 8"):
+        read(tmp_path, {**SPEC, "members": members[:8], "groups": {"count": 3, "rule": "median"}})
+
+
 def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "model": NETWORK,

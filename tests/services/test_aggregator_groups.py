@@ -1,14 +1,23 @@
 """Twelve institutions in four groups at two real aggregators: one goes missing, its group is left out, the others make the round."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
+from rexis.encoding import to_hex
+from rexis.errors import UnexpectedMessageError
+from rexis.protocol.plan_parts import GroupPlan
 from rexis.secagg.groups import draw_groups
+from services.aggregator import attempts
+from services.aggregator.models import Attempt, Base, OnchainRound
 from services.foundation.database import transaction
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.foundation.uploads.records import Upload
@@ -21,6 +30,7 @@ from tests.services.federations_on_chain import (
     weights_in,
 )
 from tests.services.marketplace_on_chain import running_chain
+from tests.unit.test_federation_groups import config_of as groups_of
 
 MEMBERS, STAGE_S = 12, 15
 START = np.array([0.5, -1.0, 2.0])
@@ -57,3 +67,24 @@ def test_a_group_that_lost_a_member_is_left_out_and_a_witness_finds_the_same(tmp
             with transaction(made[0].engine, read_only=True) as session:
                 states = Counter(upload.state for upload in session.query(Upload) if upload.owner != gathering.founder_signer.address)
             assert states == {"abandoned": MEMBERS - 1}
+
+
+def test_groups_are_drawn_by_the_first_opening_and_redrawn_ones_by_their_own() -> None:
+    engine, federation = create_engine("sqlite://"), to_hex(bytes(32))
+    Base.metadata.create_all(engine)
+    config = groups_of(9, {"count": 3, "rule": "median"})
+    redrawn = replace(config, groups=GroupPlan(3, "median", redrawn=True))
+    sparse, complete = replace(config, groups=None, degree=4), replace(config, groups=None)
+    with Session(engine) as session:
+        third = Attempt(federation_id=federation, round=2, number=1)
+        for each in (config, redrawn, sparse):
+            with pytest.raises(UnexpectedMessageError, match="not open on chain"):
+                attempts.graph_seed(session, each, third)
+        for place, (number, attempt) in enumerate([(1, 1), (1, 2), (2, 1)], start=1):
+            opened = OnchainRound(federation_id=federation, round=number, attempt=attempt, opened_block=to_hex(bytes([place]) * 32))
+            opened.manifest_hash = opened.base_model = opened.opened_transaction = to_hex(bytes(32))
+            session.add(opened)
+        session.flush()
+        found = {name: attempts.graph_seed(session, each, third) for name, each in (("kept", config), ("redrawn", redrawn), ("k", sparse))}
+        assert found == {"kept": bytes([1]) * 32, "redrawn": bytes([3]) * 32, "k": bytes([3]) * 32}
+        assert attempts.graph_seed(session, complete, third) == bytes(32)

@@ -68,6 +68,12 @@ def test_a_file_may_ask_for_groups_and_gets_no_sparse_graph_with_them(tmp_path: 
         read(tmp_path, {**SPEC, "members": members[:8], "groups": {"count": 3, "rule": "median"}})
 
 
+def test_a_model_that_sixteen_bits_have_no_steps_for_is_not_founded(tmp_path: Path) -> None:
+    large = {**NETWORK, "config": {**NETWORK["config"], "hidden": [65_536, 64]}}
+    with pytest.raises(UnexpectedMessageError, match="ring_bits 16: expected"):
+        read(tmp_path, {**SPEC, "training": {**SPEC["training"], "model": large, "ring_bits": 16}})
+
+
 def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "model": NETWORK,

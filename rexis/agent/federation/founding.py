@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rexis.agent.federation.admission import thresholds_of
+from rexis.agent.federation.admission import check_encoding, thresholds_of
 from rexis.agent.federation.contribution import model_file_spec
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import Signer
@@ -84,11 +84,12 @@ class FederationPlan:
             seed: of the initialisation; None for zeros.
 
         Raises:
-            UnexpectedMessageError: thresholds that are not safe, rounds that cost more privacy than the plan says, or zeros for a model
-                that would not learn from them.
+            UnexpectedMessageError: thresholds that are not safe, a ring without room, rounds that cost more privacy than the plan says,
+                or zeros for a model that would not learn from them.
             BelowThresholdError: too few members for the collusion bound.
         """
         thresholds_of(config)
+        check_encoding(config)
         check_claim(config)
         self.config = config
         if config.training is None:

@@ -145,9 +145,8 @@ def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]
 def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]) -> tuple[GroupMean, ...]:
     if not means or isinstance(coordinator, PlainCoordinator):
         return ()
-    survivors, terms = coordinator.survivors, coordinator.terms
-    named = zip(survivors.groups, means, strict=True)
-    return tuple(GroupMean(tuple(terms.addresses(group & survivors.positions)), mean) for group, mean in named if mean is not None)
+    named = zip(coordinator.opened, means, strict=True)
+    return tuple(GroupMean(tuple(coordinator.terms.addresses(group)), mean) for group, mean in named if mean is not None)
 
 
 def _leave_to_members(session: Session, attempt: Attempt, aggregate: bytes) -> None:

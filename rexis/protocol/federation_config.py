@@ -342,6 +342,8 @@ class FederationConfig:
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
             # The aggregator would see no mean to score.
             "scores and group_pad": self.scores is not None and self.group_pad,
+            # Witnesses compute the same means, and keep none.
+            "scores and several aggregators": self.scores is not None and witnessed,
             # Several aggregators would each have to have the members' word on what a sum is.
             "group_pad and several aggregators": self.group_pad and witnessed,
             # Only members could say when training has ended.

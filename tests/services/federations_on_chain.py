@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rexis.agent.federation.admission import graph_seed
 from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner
@@ -247,7 +248,9 @@ class Institution:
                 return participant.unmask_fixed(self.client.messages(*where, Stage.MASKED), self._fixed(participant.terms))
 
     def _seed(self, config: FederationConfig, item: WorkItem) -> bytes:
-        return bytes(32) if config.groups is None else Registry(self.chain).first_opening(item.federation)
+        registry = Registry(self.chain)
+        seen = registry.federation(item.federation)
+        return graph_seed(config, registry, item.federation, seen, since=registry.block_number())
 
     def _vector(self, config: FederationConfig, item: WorkItem) -> Any:
         if config.training is None:

@@ -1,6 +1,7 @@
 """`rexis federation create`, `join`, `list`, `status`, `model`, `result` and `base`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,11 +14,12 @@ from rexis.cli.home import journal_path, write_private
 from rexis.cli.identity import require_own_key
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
-from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
+from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord, changes_of_lead
 from rexis.client.approvals import ApprovalClient, check_approvals, check_evidence
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, UnavailableError, UnexpectedMessageError
 from rexis.protocol.approvals import Kind
+from rexis.protocol.plan_parts import GroupPlan
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
@@ -35,6 +37,8 @@ def create(spec: Path, *, wait: bool, timeout_s: float, aggregator: str | None, 
     with aggregator_session(aggregator) as session:
         plan = FederationPlan.read(spec, founder=session.signer.address, aggregator=session.client.account())
         founded = plan.found(session.client, session.signer, session.deployment)
+        if founded.config.has_group_key:
+            _publish_key(session, founded, registry_of(session, chain))
         if wait:
             founded = _wait_until_founded(session.client, founded, timeout_s)
             # The aggregator says that it is on chain; this side's node is asked.
@@ -92,9 +96,14 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
     with aggregator_session(aggregator) as session:
         found, rounds = session.client.federation(number), session.client.rounds(number)
         signed, named = _approvals(session, found, rounds), _equivocators(session, found)
+        rounds = _with_own_metrics(session, found, rounds)
     if as_json:
+        changes = changes_of_lead(rounds)
+        taken_over = [
+            {"round": after.round, "attempt": after.attempt, "leader": after.leader, "before": before.leader} for before, after in changes
+        ]
         documents = [{**_round_document(each), "signed": signed[each.round, each.attempt]} for each in rounds]
-        print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
+        print_json({**_document_with_privacy(found), "equivocators": named, "taken_over": taken_over, "rounds": documents})
         return
     _print(found, as_json)
     plan = found.config.groups
@@ -106,6 +115,8 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         groups = [Text(f"{(each.metrics or {}).get('groups', '')} of {plan.count}")] if plan else []
         table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), *groups, signers, Text(loss), model)
     console().print(table)
+    for before, after in changes_of_lead(rounds):
+        console().print(f"From round {after.round}, attempt {after.attempt} on {after.leader} led, in the place of {before.leader}.")
     if named:
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
@@ -121,7 +132,10 @@ def download_model(
     number = federation_id(federation)
     with aggregator_session(aggregator) as session:
         registry, found = registry_of(session, chain), session.client.federation(number)
-        content, record = fetch_model(registry, session.client, number, found.config)
+        if found.config.group_pad:
+            content, record = _computed_model(session, registry, found)
+        else:
+            content, record = fetch_model(registry, session.client, number, found.config)
         if found.state == FINISHED:
             # That it ended early is the aggregator's word until the losses on chain say the same.
             FinalRounds(registry, session.client).check_end(number, found.config, registry.federation(number).round - 1)
@@ -221,6 +235,36 @@ def _opened_model(session: AggregatorSession, found: Federation, content: bytes,
         return opened_model(journal, found.id, found.config.training, content, record)
 
 
+def _publish_key(session: AggregatorSession, founded: Federation, registry: "Registry") -> None:
+    """The founder uses the model, and computes it with the group key that a member will deal."""
+    from rexis.agent.federation.group_keys import GroupKeys
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        GroupKeys(journal, session.signer, registry, session.client.connection).publish(founded.id, founded.config)
+
+
+def _computed_model(session: AggregatorSession, registry: "Registry", found: Federation) -> tuple[bytes, bytes]:
+    from rexis.agent.federation.padded_models import compute_model
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        state = compute_model(journal, session.signer, registry, session.client, found.id, found.config)
+    return state.model, state.record
+
+
+def _with_own_metrics(session: AggregatorSession, found: Federation, rounds: tuple[RoundRecord, ...]) -> tuple[RoundRecord, ...]:
+    """Metrics that only members and founder have, as far as they were computed here; the aggregator shows none."""
+    if not found.config.group_pad or not journal_path(session.signer.address).exists():
+        return rounds
+    from rexis.agent.federation.recomputed import kept_metrics
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        known = {each.round: kept_metrics(journal, found.id, each.round) for each in rounds}
+    return tuple(replace(each, metrics=known[each.round]) if each.state == FINISHED else each for each in rounds)
+
+
 def _check_founding(founded: Federation, registry: "Registry") -> None:
     from rexis.agent.federation.admission import check_founding
 
@@ -269,6 +313,7 @@ def _document(federation: Federation) -> dict[str, Any]:
         "rounds_total": federation.rounds_total,
         "model": to_hex(federation.model),
         "equivocators": list(federation.equivocators),
+        "leader": federation.leader or None,
         "config": federation.config.document(),
         "created_at": federation.created_at.isoformat(),
     }
@@ -300,6 +345,10 @@ def _privacy(federation: Federation) -> dict[str, Any] | None:
     }
 
 
+def _led_by(federation: Federation) -> str:
+    return f", led by {federation.leader}" if federation.leader and len(federation.config.aggregators) > 1 else ""
+
+
 def _privacy_line(federation: Federation) -> str:
     found = _privacy(federation)
     if found is None:
@@ -308,18 +357,23 @@ def _privacy_line(federation: Federation) -> str:
     return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
 
 
-def _groups_line(federation: Federation) -> str:
-    plan = federation.config.groups
-    if plan is None:
-        return "none: one sum over all"
+def _groups_line(plan: GroupPlan) -> str:
     trim = f", without the {plan.trim} least and greatest" if plan.trim else ""
     return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
+
+
+def _scores_line(federation: Federation) -> str:
+    plan = federation.config.scores
+    if plan is None:
+        return "none"
+    return f"in the end everybody here sees each member's score, at confidence {plan.confidence}, and its band of at most {plan.bands}"
 
 
 def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
         "attempt": record.attempt,
+        "leader": record.leader or None,
         "state": record.state,
         "reason": record.reason,
         "survivors": list(record.survivors),
@@ -337,7 +391,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         return
     from rexis.agent.federation.exposure import protection_line
 
-    lines = grid("", "")
+    lines, plan = grid("", ""), federation.config.groups
     for name, value in (
         ("federation", to_hex(federation.id)),
         ("name", federation.config.name),
@@ -345,8 +399,9 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
-        ("groups", _groups_line(federation)),
-        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
+        *([("groups", _groups_line(plan))] if plan is not None else []),
+        ("scores", _scores_line(federation)),
+        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign{_led_by(federation)}"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),
         ("privacy", _privacy_line(federation)),

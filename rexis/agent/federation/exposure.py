@@ -39,12 +39,12 @@ def round_exposure(journal: Journal, member: Membership, round_number: int) -> d
     config = member.config
     facts: dict[str, Any] = {"protection": config.protection, "protection_means": MEANINGS[config.protection]}
     federation = declared_epsilon(config, round_number)
-    plan = None if config.training is None else config.training.privacy
-    if federation is None or plan is None:
+    if federation is None or config.privacy is None:
         return {**facts, "privacy": NO_BOUND}
     # Loads the accountant, which most sites never need.
     from rexis.agent.privacy_ledger import PrivacyLedger
 
-    spent = PrivacyLedger(journal).spent(member.content_root, float(plan.delta))
-    privacy = {"epsilon_federation": f"{federation:.4g}", "epsilon_dataset": f"{spent:.4g}", "delta": str(plan.delta)}
+    delta = config.privacy.delta
+    spent = PrivacyLedger(journal).spent(member.content_root, float(delta))
+    privacy = {"epsilon_federation": f"{federation:.4g}", "epsilon_dataset": f"{spent:.4g}", "delta": str(delta)}
     return {**facts, "privacy": privacy}

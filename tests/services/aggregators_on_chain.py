@@ -94,12 +94,13 @@ class Operator:
         """Make anew what carries rounds, as a process that starts does. The leader's lies go over connections that are kept."""
         registry = Registry.of(deployment_of(self.settings))
         leaders = [peer for peer in self.peers if peer.address == AGGREGATOR.address or not self.first_leads]
-        rounds = Rounds(self.engine, self.objects, registry, self.signer, ChainSilence(lambda: connect_chain(self.settings)))
+        silence = ChainSilence(lambda: connect_chain(self.settings))
+        rounds = Rounds(self.engine, self.objects, registry, self.signer, silence)
         witness = Witnesses(self.engine, self.objects, registry, self.signer, leaders)
         gossip = Gossip(self.engine, registry, self.peers)
         own = [Job("rounds", 0, rounds.run_once), Job("witness", 0, witness.run_once), Job("gossip", 0, gossip.run_once)]
         if not self.first_leads:
-            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer), self.peers)
+            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer, silence), self.peers)
             own.append(Job("takeover", 0, takeovers.run_once))
         self.jobs = [*self.chain_jobs, *own]
 

@@ -1,6 +1,7 @@
 """`rexis federation create`, `join`, `list`, `status`, `model`, `result` and `base`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
@@ -35,6 +36,8 @@ def create(spec: Path, *, wait: bool, timeout_s: float, aggregator: str | None, 
     with aggregator_session(aggregator) as session:
         plan = FederationPlan.read(spec, founder=session.signer.address, aggregator=session.client.account())
         founded = plan.found(session.client, session.signer, session.deployment)
+        if founded.config.has_group_key:
+            _publish_key(session, founded, registry_of(session, chain))
         if wait:
             founded = _wait_until_founded(session.client, founded, timeout_s)
             # The aggregator says that it is on chain; this side's node is asked.
@@ -92,6 +95,7 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
     with aggregator_session(aggregator) as session:
         found, rounds = session.client.federation(number), session.client.rounds(number)
         signed, named = _approvals(session, found, rounds), _equivocators(session, found)
+        rounds = _with_own_metrics(session, found, rounds)
     if as_json:
         documents = [{**_round_document(each), "signed": signed[each.round, each.attempt]} for each in rounds]
         print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
@@ -121,14 +125,17 @@ def download_model(
     number = federation_id(federation)
     with aggregator_session(aggregator) as session:
         registry, found = registry_of(session, chain), session.client.federation(number)
-        content, record = fetch_model(registry, session.client, number, found.config)
+        if found.config.group_pad:
+            content, record = _computed_model(session, registry, found)
+        else:
+            content, record = fetch_model(registry, session.client, number, found.config)
         if found.state == FINISHED:
             # That it ended early is the aggregator's word until the losses on chain say the same.
             FinalRounds(registry, session.client).check_end(number, found.config, registry.federation(number).round - 1)
         if own:
             content = _own_model(session, registry, found, content, record)
         if found.config.protection == "ee":
-            content = _opened_model(session, found, content, record)
+            content = _opened_model(session, registry, found, content, record)
     if with_bias:
         content = _with_bias(found, content, record)
     write_private(output, content)
@@ -212,13 +219,46 @@ def _own_model(session: AggregatorSession, registry: "Registry", found: Federati
         return rounds.own_model(found.id, plan, content, record)
 
 
-def _opened_model(session: AggregatorSession, found: Federation, content: bytes, record: bytes) -> bytes:
+def _opened_model(session: AggregatorSession, registry: "Registry", found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.group_keys import GroupKeys
     from rexis.agent.federation.keyed_updates import opened_model
     from rexis.agent.journal import Journal
 
     assert found.config.training is not None
     with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        # A founder who is no member has no agent that opens what was dealt to it.
+        GroupKeys(journal, session.signer, registry, session.client.connection).agree(found.id, found.config)
         return opened_model(journal, found.id, found.config.training, content, record)
+
+
+def _publish_key(session: AggregatorSession, founded: Federation, registry: "Registry") -> None:
+    """The founder uses the model, and computes it with the group key that a member will deal."""
+    from rexis.agent.federation.group_keys import GroupKeys
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        GroupKeys(journal, session.signer, registry, session.client.connection).publish(founded.id, founded.config)
+
+
+def _computed_model(session: AggregatorSession, registry: "Registry", found: Federation) -> tuple[bytes, bytes]:
+    from rexis.agent.federation.padded_models import compute_model
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        state = compute_model(journal, session.signer, registry, session.client, found.id, found.config)
+    return state.model, state.record
+
+
+def _with_own_metrics(session: AggregatorSession, found: Federation, rounds: tuple[RoundRecord, ...]) -> tuple[RoundRecord, ...]:
+    """Metrics that only members and founder have, as far as they were computed here; the aggregator shows none."""
+    if not found.config.group_pad or not journal_path(session.signer.address).exists():
+        return rounds
+    from rexis.agent.federation.recomputed import kept_metrics
+    from rexis.agent.journal import Journal
+
+    with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        known = {each.round: kept_metrics(journal, found.id, each.round) for each in rounds}
+    return tuple(replace(each, metrics=known[each.round]) if each.state == FINISHED else each for each in rounds)
 
 
 def _check_founding(founded: Federation, registry: "Registry") -> None:

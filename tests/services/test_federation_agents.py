@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 
 from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.founding import FederationPlan
-from rexis.agent.federation.group_keys import GroupKeys
+from rexis.agent.federation.group_keys import GroupKeys, group_key
 from rexis.agent.federation.keyed_updates import opened_model
 from rexis.agent.federation.membership import fetch_model, fetch_result
+from rexis.agent.federation.recomputed import RecomputedRounds
 from rexis.agent.federation.registry import Registry
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.site_states import SiteStates
@@ -90,7 +91,7 @@ class Network:
         while True:
             seen = [self.founder.federation(federation) for federation in federations]
             for each in seen:
-                if each.config.training is not None and each.model not in models:
+                if each.config.training is not None and not each.config.group_pad and each.model not in models:
                     models[each.model] = self.founder.model(each.id)
             if all(each.state == "finished" for each in seen):
                 return models
@@ -349,6 +350,77 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     fetched = rexis(network.homes[0], HOSPITALS[0], "model", founded["id"], "--output", str(tmp_path / "model.safetensors"))
     assert fetched["model"] == shown["model"] == shown["rounds"][0]["model"]
     assert (tmp_path / "model.safetensors").stat().st_size == fetched["bytes"]
+
+
+def test_an_aggregator_of_a_federation_with_the_group_pad_never_has_the_model_and_members_and_founder_do(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = config_of(network.hospitals, "training", name="padded", rounds=2, stage_s=LONG_STAGE_S, group_pad=True)
+    # The aggregator and the founder are filled in by the command.
+    spec = {name: value for name, value in config.items() if value is not None} | {"initial": {"seed": 23}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    rexis, home = partial(command, network, monkeypatch), tmp_path / "founder"
+    founded = rexis(home, FOUNDER, "create", str(tmp_path / "spec.yaml"))
+    assert rexis(home, FOUNDER, "create", str(tmp_path / "spec.yaml"))["id"] == founded["id"]
+    federation = from_hex(founded["id"], 32)
+    for hospital in network.hospitals:
+        hospital.join(federation)
+    network.run(federation)
+    agreed = network.founder.federation(federation).config
+    rounds = network.founder.rounds(federation)
+    assert [(each.state, len(each.survivors), each.metrics) for each in rounds] == [("finished", 4, None)] * 2
+    first = network.hospitals[0]
+    last = RecomputedRounds(first.journal, Registry(first.chain), first.client).after(federation, agreed, 2)
+    # From the first model on it is plain averaging; both of who asks have the same file, by the same command.
+    content = network.founder.initial_model(federation)
+    record = rounds[0].base_model
+    with Journal.open(tmp_path / "again.sqlite", PASSPHRASE, work_factor=2) as again:
+        keep_key(again, first.journal, federation)
+        replayed = RecomputedRounds(again, Registry(first.chain), first.client)
+        for number in (1, 2):
+            updates = [plain_update(hospital, agreed, record, content) for hospital in network.hospitals]
+            weights = sum(weight for _, weight in updates)
+            assert agreed.training is not None
+            expected = _flat(read_model(agreed.training, content, record)) + sum(weight * delta for delta, weight in updates) / weights
+            made = replayed.after(federation, agreed, number)
+            content, record = made.model, made.record
+            assert np.abs(_flat(read_model(agreed.training, content, record)) - expected).max() < 1e-7
+    assert (last.model, last.record) == (content, rounds[1].model)
+    for folder, who in ((home, FOUNDER), (network.homes[0], HOSPITALS[0])):
+        fetched = rexis(folder, who, "model", founded["id"], "--output", str(tmp_path / f"{who.address}.safetensors"))
+        assert fetched["model"] == to_hex(record)
+        assert (tmp_path / f"{who.address}.safetensors").read_bytes() == content
+        shown = rexis(folder, who, "status", founded["id"])
+        assert shown["rounds"][1]["metrics"]["weight"] == weights
+    with pytest.raises(ServiceError, match="never the model"):
+        network.founder.model(federation)
+    # What the aggregator has of it: database and objects hold neither the key nor weights, in no form.
+    key = group_key(first.journal, federation)
+    assert key is not None
+    stored = b"".join(path.read_bytes() for path in aggregators_files(network.settings))
+    weights_of_it = _flat(read_model(agreed.training, content, record)).astype(np.float32).tobytes()
+    assert to_hex(federation).encode() in stored
+    assert to_hex(record).encode() in stored, "what stands on chain is there, so that this search finds what is"
+    salt = made.metrics["salt"] if made.metrics is not None else ""
+    for secret in (key, key.hex().encode(), content, weights_of_it[:8], weights_of_it[8:12] + weights_of_it[:4], salt.encode()):
+        assert secret not in stored
+
+
+def keep_key(journal: Journal, other: Journal, federation: bytes) -> None:
+    """A second journal of the same institution, with the group key and nothing else."""
+    (row,) = other.rows("SELECT * FROM group_key WHERE federation = ?", federation)
+    place = f"group_key.key:{to_hex(federation)}"
+    sealed = journal.sealer.seal(other.sealer.open_field(row["sealed_key"], place), place)
+    with journal.transaction() as connection:
+        values = (federation, row["recipient"], None, None, row["commitment"], sealed)
+        connection.execute("INSERT INTO group_key VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def aggregators_files(settings: ServiceSettings) -> list[Path]:
+    """The aggregator's database with what was not written back yet, and every object."""
+    database = Path(settings.database_url.removeprefix("sqlite:///"))
+    store = Path(settings.object_store_url.removeprefix("file://"))
+    return [*database.parent.glob(f"{database.name}*"), *(path for path in store.rglob("*") if path.is_file())]
 
 
 def test_everybody_waits_while_the_chain_is_away_and_goes_on_with_the_same_attempt(network: Network) -> None:

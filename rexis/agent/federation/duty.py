@@ -17,7 +17,6 @@ from rexis.agent.federation.asked_statistics import answered_once
 from rexis.agent.federation.consents import Consents
 from rexis.agent.federation.contribution import load_training
 from rexis.agent.federation.exposure import round_exposure
-from rexis.agent.federation.given_up import give_up, is_given_up
 from rexis.agent.federation.group_keys import GroupKeys, group_key
 from rexis.agent.federation.holding import Holding, check_root
 from rexis.agent.federation.local_rounds import LocalRounds
@@ -27,6 +26,7 @@ from rexis.agent.federation.pending_group_keys import PendingGroupKeys
 from rexis.agent.federation.private_rounds import check_round
 from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
+from rexis.agent.federation.result_duty import OUT_OF_STEP, ResultDuty
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.journal import Journal
@@ -54,8 +54,6 @@ COMMIT_GAS = 200_000
 COMMIT_AGAIN_S = 5.0
 # How often attempts that the aggregator no longer names are looked up on chain.
 SETTLE_S = 2.0
-# The attempt has moved on meanwhile, or is about to: the next look tells what is due then.
-OUT_OF_STEP = frozenset(f"urn:rexis:problem:{kind}" for kind in ("stage-closed", "stage-open", "stage-not-open", "attempt-over"))
 REVERTED = "urn:rexis:problem:contract-reverted"
 # Where a participant's messages are taken, and what the federation's status on chain is meanwhile.
 STATUSES = {Stage.KEYS: Status.OPEN, Stage.SHARES: Status.OPEN, Stage.MASKED: Status.OPEN, Stage.UNMASK: Status.FIXED}
@@ -101,10 +99,9 @@ class FederationDuty:
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy, bases)
         self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
         self.group_keys = PendingGroupKeys(GroupKeys(journal, signer, self.registry, aggregator.connection), self.records, report)
-        self._results = MemberResults(journal, signer, self.registry, aggregator)
+        self._results = ResultDuty(MemberResults(journal, signer, self.registry, aggregator), self.records, self.registry, report)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
-        self._unstated: set[bytes] = set()
         load_training()
 
     def poll(self) -> bool:
@@ -141,8 +138,11 @@ class FederationDuty:
         manifest = item.manifest
         if (manifest.federation, manifest.round, manifest.attempt) != (item.federation, item.round, item.attempt):
             return
+        # A round may begin a moment before this member has opened what was dealt to it.
+        if member.config.has_group_key and not self.group_keys.is_agreed(item.federation):
+            return
         if item.stage == RESULTS:
-            self._state_result(member, manifest)
+            self._results.state(member, manifest)
         elif item.stage in set(Stage):
             self._take_part(member, item, Stage(item.stage))
 
@@ -167,7 +167,7 @@ class FederationDuty:
                 self._give_up(manifest, str(error))
         except FalseResultError as error:
             self._give_up(manifest, str(error))
-            self._leave(manifest, str(error))
+            self._results.leave(manifest.federation, str(error))
         except RexisError as error:
             self._give_up(manifest, str(error))
         except ValueError:
@@ -324,35 +324,8 @@ class FederationDuty:
             return None
         key = group_key(self.records.journal, member.federation)
         if key is None:
-            raise UnexpectedMessageError("this member has no group key yet: nothing is sent without its pad")
+            raise UnexpectedMessageError("expected a group key in this journal: nothing is sent without its pad")
         return key
-
-    def _state_result(self, member: Membership, manifest: Manifest) -> None:
-        """Say what a padded sum is, if this side's node has the attempt's survivors too; also in an attempt that was not joined."""
-        seen = self.registry.federation(manifest.federation)
-        if (seen.round, seen.attempt, seen.status) != (manifest.round, manifest.attempt, Status.FIXED) or manifest.digest in self._unstated:
-            return
-        try:
-            self._results.state(member, manifest, seen)
-        except UnavailableError:
-            raise
-        except ServiceError as error:
-            if error.problem.get("type") not in OUT_OF_STEP:
-                raise UnavailableError(f"the aggregator can not take this now: {error}") from error
-        except RexisError as error:
-            self._unstated.add(manifest.digest)
-            event = Event("stated no result", subject_of(manifest.federation), {**_detail(manifest), "reason": str(error)})
-            self._report(event)
-            if isinstance(error, FalseResultError):
-                self._leave(manifest, str(error))
-        else:
-            self._report(Event("stated a result", subject_of(manifest.federation), _detail(manifest)))
-
-    def _leave(self, manifest: Manifest, reason: str) -> None:
-        """Take no further part in a federation in which a false result was signed."""
-        give_up(self.records.journal, manifest.federation, reason)
-        self._memberships.pop(manifest.federation, None)
-        self._report(Event("gave a federation up", subject_of(manifest.federation), {"reason": reason}))
 
     def _holding(self, member: Membership) -> Holding:
         dataset = member.config.dataset(self._signer.address)
@@ -382,9 +355,11 @@ class FederationDuty:
         self._report(Event("gave a round up", subject_of(manifest.federation), {**_detail(manifest), "reason": reason}))
 
     def _membership(self, federation: bytes) -> Membership | None:
+        if federation in self._results.left:
+            return None
         if federation not in self._memberships:
             found = self.records.membership(federation)
-            if found is None or is_given_up(self.records.journal, federation):
+            if found is None:
                 return None
             self._memberships[federation] = found
         return self._memberships[federation]
@@ -395,6 +370,9 @@ class FederationDuty:
         seen = {federation: self.registry.federation(federation) for federation in {stored.federation for stored in left}}
         for federation, now in seen.items():
             self.rounds.settle(federation, now)
+            member = self._membership(federation)
+            if member is not None:
+                self._results.follow(member, now)
         for stored in left:
             now = seen[stored.federation]
             # Of an earlier attempt that says nothing while a later one runs: the round's vector is still needed.

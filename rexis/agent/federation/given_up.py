@@ -12,6 +12,6 @@ def give_up(journal: Journal, federation: bytes, reason: str) -> None:
             journal.append(connection, f"federation {to_hex(federation)}", "given up", reason=reason)
 
 
-def is_given_up(journal: Journal, federation: bytes) -> bool:
-    """Whether a federation was given up."""
-    return bool(journal.rows("SELECT 1 FROM given_up_federation WHERE federation = ?", federation))
+def given_up(journal: Journal) -> set[bytes]:
+    """Ids of the federations that were given up."""
+    return {row["federation"] for row in journal.rows("SELECT federation FROM given_up_federation")}

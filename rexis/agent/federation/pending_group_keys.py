@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from rexis.agent.duty import Event, Report
-from rexis.agent.federation.group_keys import GroupKeys
+from rexis.agent.federation.group_keys import GroupKeys, group_key
 from rexis.agent.federation.records import FederationRecords, subject_of
 from rexis.errors import RexisError, UnavailableError
 
@@ -33,6 +33,17 @@ class PendingGroupKeys:
         self._told: dict[bytes, str] = {}
         # Federations that need no key.
         self._without: set[bytes] = set()
+
+    def is_agreed(self, federation: bytes) -> bool:
+        """Whether the key of a federation whose round runs is here; if it is not, it is looked for at once.
+
+        Raises:
+            UnavailableError: the aggregator or the node does not answer.
+        """
+        if group_key(self._records.journal, federation) is None:
+            self._rests.pop(federation, None)
+            self.agree()
+        return group_key(self._records.journal, federation) is not None
 
     def agree(self) -> None:
         """One step in each federation; one whose documents can not be right rests, ever longer, and is told of once.

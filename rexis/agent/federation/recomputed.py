@@ -109,6 +109,16 @@ def positions(config: FederationConfig, survivors: Iterable[str]) -> list[int]:
     return [roster[address] for address in survivors]
 
 
+def kept_metrics(journal: Journal, federation: bytes, round_number: int) -> dict[str, Any] | None:
+    """Metrics of a round that was computed with this journal, None if it was not."""
+    rows = journal.rows("SELECT sealed_metrics FROM recomputed_round WHERE federation = ? AND round = ?", federation, round_number)
+    if not rows:
+        return None
+    content = journal.sealer.open_field(rows[0]["sealed_metrics"], _place("metrics", federation, round_number))
+    found: dict[str, Any] = parse_canonical_json(content, max_bytes=MAX_METRICS_BYTES)
+    return found
+
+
 class RecomputedRounds:
     """Global models of federations as this institution computes them.
 
@@ -163,16 +173,6 @@ class RecomputedRounds:
             raise MalformedMessageError(f"opened sum of round {number}: expected {size} bytes, got {len(content)}")
         return RoundSum(np.frombuffer(content, f"<u{config.ring_bits // 8}"), ctx, who, key)
 
-    def metrics(self, federation: bytes, round_number: int) -> dict[str, Any] | None:
-        """Metrics of a round that was computed here, None if it was not."""
-        query = "SELECT sealed_metrics FROM recomputed_round WHERE federation = ? AND round = ?"
-        rows = self._journal.rows(query, federation, round_number)
-        if not rows:
-            return None
-        sealed = self._journal.sealer.open_field(rows[0]["sealed_metrics"], _place("metrics", federation, round_number))
-        found: dict[str, Any] = parse_canonical_json(sealed, max_bytes=MAX_METRICS_BYTES)
-        return found
-
     def _checked(self, federation: bytes, config: FederationConfig, base: GlobalState, final: FinalRound) -> GlobalState:
         opened = self.opened(federation, config, final.round, final.attempt, final.ctx, final.survivors)
         aggregate = vector_record(opened.total)
@@ -204,7 +204,7 @@ class RecomputedRounds:
             return None
         row, sealer = rows[0], self._journal.sealer
         model, state = (sealer.open_field(row[f"sealed_{name}"], _place(name, federation, row["round"])) for name in ("model", "state"))
-        return GlobalState(row["round"], model, row["record"], state, self.metrics(federation, row["round"]))
+        return GlobalState(row["round"], model, row["record"], state, kept_metrics(self._journal, federation, row["round"]))
 
     def _keep(self, federation: bytes, made: GlobalState) -> None:
         def sealed(name: str, content: bytes) -> bytes:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from contracts.gas.meter import HOUR, Meter
 from rexis.chain.signer import LocalSigner, Signer
-from rexis.encoding import sha256
+from rexis.encoding import sha256, to_hex
 from rexis.protocol.federation_rounds import RoundResult, Survivors, accumulate, approvals, federation_id, update_commitment
-from rexis.protocol.secagg_messages import secagg_context, survivors_hash
+from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context, survivors_hash
 
 REGISTRY = "FederationRegistry"
 CONFIG, MODEL, MASKED, MANIFEST = (sha256(text) for text in (b"config", b"model 0", b"masked vectors", b"manifest"))
@@ -94,13 +94,35 @@ class Consortium:
         )
         self.meter.sent("finalise a round, two signatures", REGISTRY, "finalise", result.fields(), self._signed(result))
 
+    def fix_late(self) -> None:
+        """The second round's survivors, after its deadline: three sites signed them while the chain could not be reached."""
+        ctx, addresses = secagg_context(*self.place, self.id, 2, 1, MANIFEST), [site.address for site in self.sites]
+        with self.meter.unweighed():
+            self.open(2)
+            for site in self.sites:
+                commitment = update_commitment(ctx, site.address, sha256(site.address.encode()), b"\x06" * 16)
+                if site.address == self.meter.payer.address:
+                    self.meter.sent("commit an update", REGISTRY, "commitUpdate", self.id, ctx, commitment)
+                else:
+                    self.meter.relayed("commit an update", site, REGISTRY, "commitUpdate", self.id, ctx, commitment)
+        self.meter.wait(3 * HOUR)
+        payload = {"survivors": addresses, "masked": to_hex(MASKED)}
+        consents = {}
+        for site in self.sites[:3]:
+            unsigned = Envelope(Stage.SURVIVORS, ctx, site.address, payload)
+            consents[site.address] = site.sign_typed_data(unsigned.typed_data(*self.place))
+        survivors = {"federation": self.id, "round": 2, "attempt": 1, "maskedRecord": MASKED, "survivors": addresses}
+        signed = self._signed(Survivors(self.id, 2, 1, survivors_hash(ctx, addresses), MASKED))
+        name = "fix four survivors late, two signatures and three consents"
+        self.meter.sent(name, REGISTRY, "fixConsented", survivors, signed, approvals(consents))
+
     def _signed(self, message: Survivors | RoundResult) -> list[dict[str, str | bytes]]:
         typed = message.typed_data(*self.place)
         return approvals({signer.address: signer.sign_typed_data(typed) for signer in self.aggregators[:2]})
 
 
 def weigh(meter: Meter) -> None:
-    """One whole round, and one that is abandoned."""
+    """One whole round, one that is abandoned, and one whose survivors come late."""
     sites = ascending([*accounts(meter, "site", 3), meter.payer])
     one = Consortium(meter, meter.account("founder"), sites, accounts(meter, "aggregator", 3))
     one.found()
@@ -110,3 +132,8 @@ def weigh(meter: Meter) -> None:
     meter.wait(3 * HOUR)
     meter.relayed("abandon a round", one.aggregators[1], REGISTRY, "abandon", one.id, 2, 1)
     meter.relayed("close a federation", one.founder, REGISTRY, "close", one.id)
+    other = Consortium(meter, meter.account("another founder"), sites, one.aggregators)
+    with meter.unweighed():
+        other.found()
+        other.train()
+    other.fix_late()

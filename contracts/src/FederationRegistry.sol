@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {ERC2771Context} from "@openzeppelin/contracts/metatx/ERC2771Context.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {Quorum} from "./Quorum.sol";
 
 /// @title Federations: who trains together, and what every round was made of
@@ -94,6 +95,9 @@ contract FederationRegistry is EIP712, ERC2771Context {
         "Result(bytes32 federation,uint64 round,uint64 attempt,bytes32 survivorsHash,bytes32 accumulator,uint32 updates,"
         "bytes32 baseModel,bytes32 aggregate,bytes32 model,bytes32 metrics,uint64 epsilonMicro)"
     );
+
+    bytes32 public constant MESSAGE_TYPEHASH =
+        keccak256("SecureAggregationMessage(bytes32 ctx,string stage,address sender,bytes32 payload)");
 
     uint256 public constant MIN_PARTICIPANTS = 3;
     uint256 public constant MAX_PARTICIPANTS = 128;
@@ -287,26 +291,26 @@ contract FederationRegistry is EIP712, ERC2771Context {
     /// Every survivor has committed; there are `minSurvivors` of them; before `commitUntil` nobody is left out. Not after `deadline`, when
     /// members may abandon: a late call would leave them a round with survivors, whose abandonment closes the federation.
     function fixSurvivors(SurvivorSet calldata set, Quorum.Approval[] calldata approvals) external {
-        Federation storage current = _inStatus(set.federation, Status.Open);
-        _checkRound(current, set.round, set.attempt, current.attempt);
-        if (set.maskedRecord == 0) revert MissingHash();
+        Federation storage current = _currentRound(set);
         if (block.timestamp > current.deadline) revert SurvivorsTooLate(current.deadline, block.timestamp);
-        if (set.survivors.length < current.minSurvivors) revert TooFewSurvivors(current.minSurvivors, set.survivors.length);
-        if (set.survivors.length != _participants[set.federation].length && block.timestamp <= current.commitUntil) {
-            revert CommitmentsStillOpen(current.commitUntil, block.timestamp);
-        }
-        bytes32 ctx = contextOf(set.federation, set.round, set.attempt, current.manifestHash);
-        bytes32 survivorsHash = keccak256(abi.encode(ctx, set.survivors));
-        bytes32 accumulator = _accumulate(ctx, set.survivors);
-        address[] memory signers = _requireQuorum(set.federation, hashSurvivors(set, survivorsHash), current.quorum, approvals);
+        _fix(current, set, approvals);
+    }
 
-        current.status = Status.Fixed;
-        current.survivorsHash = survivorsHash;
-        current.accumulator = accumulator;
-        current.updates = uint32(set.survivors.length);
-        emit SurvivorsFixed(
-            set.federation, set.round, set.attempt, ctx, survivorsHash, set.maskedRecord, accumulator, set.survivors, signers
-        );
+    /// @notice Fixes survivors although `deadline` has passed, where the participants themselves signed them: they agreed on this set,
+    /// and may have opened its sum, while this chain could not be reached. For anybody who has the signatures.
+    /// @dev Keeps: as `fixSurvivors`, but for the time: once a round, and a quorum of aggregators signed it too. `minSurvivors` participants
+    /// signed this set off chain (wire formats, section 5), above half of them, so that no late call of aggregators alone leaves members a
+    /// round that they can only close. Not after somebody abandoned the attempt. The result then has as long as one in time has for it.
+    /// @param consents Participants' signatures of the stage survivors of this attempt, strictly ascending.
+    function fixConsented(SurvivorSet calldata set, Quorum.Approval[] calldata approvals, Quorum.Approval[] calldata consents)
+        external
+    {
+        Federation storage current = _currentRound(set);
+        _requireConsents(current, set, consents);
+        if (block.timestamp > current.deadline) {
+            current.deadline = uint48(block.timestamp) + (current.deadline - current.commitUntil);
+        }
+        _fix(current, set, approvals);
     }
 
     /// @notice Records the result of a round, and with it the model that the next one starts from; for anybody who has the
@@ -415,6 +419,12 @@ contract FederationRegistry is EIP712, ERC2771Context {
         );
     }
 
+    /// @notice EIP-712 digest of a participant's message of the stage survivors, which names this set.
+    /// @param ctx Of the attempt (`contextOf`).
+    function hashConsent(bytes32 ctx, SurvivorSet calldata set, address participant) external view returns (bytes32) {
+        return _hashConsent(ctx, participant, _consentPayload(set));
+    }
+
     /// @notice EIP-712 digest that aggregators sign to finalise a round.
     function hashResult(Result calldata result) public view returns (bytes32) {
         // All members are words of their own, so the struct's encoding is EIP-712's.
@@ -446,6 +456,65 @@ contract FederationRegistry is EIP712, ERC2771Context {
             previous = Quorum.ascend(previous, aggregators[i]);
             _aggregators[federation][previous] = true;
         }
+    }
+
+    function _currentRound(SurvivorSet calldata set) private view returns (Federation storage current) {
+        current = _inStatus(set.federation, Status.Open);
+        _checkRound(current, set.round, set.attempt, current.attempt);
+    }
+
+    function _fix(Federation storage current, SurvivorSet calldata set, Quorum.Approval[] calldata approvals) private {
+        if (set.maskedRecord == 0) revert MissingHash();
+        if (set.survivors.length < current.minSurvivors) revert TooFewSurvivors(current.minSurvivors, set.survivors.length);
+        if (set.survivors.length != _participants[set.federation].length && block.timestamp <= current.commitUntil) {
+            revert CommitmentsStillOpen(current.commitUntil, block.timestamp);
+        }
+        bytes32 ctx = contextOf(set.federation, set.round, set.attempt, current.manifestHash);
+        bytes32 survivorsHash = keccak256(abi.encode(ctx, set.survivors));
+        bytes32 accumulator = _accumulate(ctx, set.survivors);
+        address[] memory signers = _requireQuorum(set.federation, hashSurvivors(set, survivorsHash), current.quorum, approvals);
+
+        current.status = Status.Fixed;
+        current.survivorsHash = survivorsHash;
+        current.accumulator = accumulator;
+        current.updates = uint32(set.survivors.length);
+        emit SurvivorsFixed(
+            set.federation, set.round, set.attempt, ctx, survivorsHash, set.maskedRecord, accumulator, set.survivors, signers
+        );
+    }
+
+    /// @dev Reverts unless at least `minSurvivors` different participants signed, and every given signature is one's.
+    function _requireConsents(Federation storage current, SurvivorSet calldata set, Quorum.Approval[] calldata consents)
+        private
+        view
+    {
+        if (consents.length < current.minSurvivors) {
+            revert Quorum.QuorumNotReached(current.minSurvivors, consents.length);
+        }
+        bytes32 ctx = contextOf(set.federation, set.round, set.attempt, current.manifestHash);
+        bytes32 payload = _consentPayload(set);
+        address previous = address(0);
+        for (uint256 i = 0; i < consents.length; ++i) {
+            previous = Quorum.ascend(previous, consents[i].signer);
+            if (_positions[set.federation][previous] == 0) revert NotParticipant(set.federation, previous);
+            if (!Quorum.hasSigned(previous, _hashConsent(ctx, previous, payload), consents[i].signature)) {
+                revert Quorum.InvalidApproval(previous);
+            }
+        }
+    }
+
+    function _hashConsent(bytes32 ctx, address participant, bytes32 payload) private view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(MESSAGE_TYPEHASH, ctx, keccak256("survivors"), participant, payload)));
+    }
+
+    /// @dev SHA-256 of what participants sign in the stage survivors: its tag, a zero byte, and the canonical JSON (RFC 8785) of the set.
+    function _consentPayload(SurvivorSet calldata set) private pure returns (bytes32) {
+        bytes memory json =
+            abi.encodePacked('{"masked":"', Strings.toHexString(uint256(set.maskedRecord), 32), '","survivors":[');
+        for (uint256 i = 0; i < set.survivors.length; ++i) {
+            json = abi.encodePacked(json, i == 0 ? '"' : ',"', Strings.toChecksumHexString(set.survivors[i]), '"');
+        }
+        return sha256(abi.encodePacked("rexis/secagg/survivors/1", bytes1(0), json, "]}"));
     }
 
     /// @dev Chain of hashes over the survivors and what each committed to, in order of address; starts from the context.

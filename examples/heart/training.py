@@ -80,7 +80,7 @@ def train(
         statistic = federations.found(group, client, config)
         federations.join(hospitals, statistic)
         federations.watch(client, {config["name"]: statistic}, hospitals, timeout_s=plan.timeout_s, on_round=step.show)
-        moments = fetch_result(registry, client, from_hex(statistic, 32), FederationConfig.parse(config))
+        moments = Moments.parse(fetch_result(registry, client, from_hex(statistic, 32), FederationConfig.parse(config)).document())
     with steps.step(f"two models, {plan.rounds} rounds each, at the same time") as step:
         configs = {
             name: federations.training_config(terms, name, rounds=plan.rounds, standardisation=statistic) for name in federations.MODELS

@@ -4,7 +4,7 @@
 
     [services]                            # each may be left out: then the profile, or a platform on this machine
     marketplace = "https://marketplace.example"
-    aggregator = "https://aggregator.example"
+    aggregator = "https://aggregator.example"      # or several, of which the one that leads is asked: aggregators = ["https://…", …]
     chain = ["https://node.example"]      # nodes that this institution trusts; the first that answers is asked
 
     [[datasets]]
@@ -53,6 +53,7 @@ from rexis.client.connection import origin
 from rexis.disclosure.gate import CellRules
 from rexis.errors import ConfigurationError, MalformedMessageError
 from rexis.policy.conditions import permission
+from rexis.protocol.federation_config import MAX_AGGREGATORS
 from rexis.protocol.plan_parts import Protection
 
 MAX_FILE_BYTES = 1 << 20
@@ -69,10 +70,14 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Services:
-    """Where the services and this institution's nodes are; None or empty: as the command's profile says."""
+    """Where the services and this institution's nodes are; None or empty: as the command's profile says.
+
+    `aggregators` are all that are named, `aggregator` the first of them.
+    """
 
     marketplace: str | None = None
     aggregator: str | None = None
+    aggregators: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()
 
 
@@ -166,16 +171,20 @@ def _site(document: Mapping[str, Any], folder: Path) -> Site:
 
 
 def _services(value: Any) -> Services:
-    section = _Section("services", value, {"marketplace", "aggregator", "chain"})
+    section = _Section("services", value, {"marketplace", "aggregator", "aggregators", "chain"})
     marketplace, aggregator = (section.optional_text(name) for name in ("marketplace", "aggregator"))
-    for url in (marketplace, aggregator):
-        if url is not None:
-            origin(url)
+    aggregators = section.texts("aggregators", MAX_AGGREGATORS)
+    if aggregator is not None and aggregators:
+        raise ConfigurationError("services: expected either aggregator or aggregators, got both")
+    aggregators = aggregators or (() if aggregator is None else (aggregator,))
+    origins = [origin(url) for url in (*aggregators, *(() if marketplace is None else (marketplace,)))]
+    if len(set(origins[: len(aggregators)])) < len(aggregators):
+        raise ConfigurationError("services.aggregators: one is listed twice")
     nodes = section.texts("chain", MAX_NODES)
     if not all(node.startswith(("http://", "https://")) for node in nodes):
         # Its path may hold a credential: not in the message.
         raise ConfigurationError("services.chain: expected http or https addresses of JSON-RPC nodes")
-    return Services(marketplace, aggregator, nodes)
+    return Services(marketplace, aggregators[0] if aggregators else None, aggregators, nodes)
 
 
 def _dataset(value: Any, folder: Path) -> SiteDataset:

@@ -84,11 +84,15 @@ def _duties(
         duties.append(QueryDuty(premises, site.queries, DisclosureLedger(journal), client, GrantReader(chain), screen.report))
     if site.federations is not None:
         # Loads torch, which an agent that only answers queries does not need.
+        from rexis.agent.federation.aggregators import Aggregators
         from rexis.agent.federation.duty import FederationDuty
+        from rexis.agent.federation.registry import Registry
         from rexis.agent.federation.text_bases import TextBases
         from rexis.client.aggregator import AggregatorClient
 
-        aggregator = AggregatorClient(open_session("aggregator", site.services.aggregator))
+        named = [AggregatorClient(open_session("aggregator", url)) for url in site.services.aggregators or (None,)]
+        # One that is alone leads whatever it shows, and is not looked up.
+        aggregator = named[0] if len(named) == 1 else Aggregators(Registry(chain), named)
         bases = TextBases(site.models)
         holdings = {served.holding.dataset: _training_part(served) for served in premises}
         federations = FederationDuty(

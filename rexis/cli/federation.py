@@ -14,11 +14,12 @@ from rexis.cli.home import journal_path, write_private
 from rexis.cli.identity import require_own_key
 from rexis.cli.output import console, print_json
 from rexis.cli.report import grid
-from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord
+from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord, changes_of_lead
 from rexis.client.approvals import ApprovalClient, check_approvals, check_evidence
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, UnavailableError, UnexpectedMessageError
 from rexis.protocol.approvals import Kind
+from rexis.protocol.plan_parts import GroupPlan
 
 if TYPE_CHECKING:
     from rexis.agent.federation.registry import Registry
@@ -97,8 +98,12 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         signed, named = _approvals(session, found, rounds), _equivocators(session, found)
         rounds = _with_own_metrics(session, found, rounds)
     if as_json:
+        changes = changes_of_lead(rounds)
+        taken_over = [
+            {"round": after.round, "attempt": after.attempt, "leader": after.leader, "before": before.leader} for before, after in changes
+        ]
         documents = [{**_round_document(each), "signed": signed[each.round, each.attempt]} for each in rounds]
-        print_json({**_document_with_privacy(found), "equivocators": named, "rounds": documents})
+        print_json({**_document_with_privacy(found), "equivocators": named, "taken_over": taken_over, "rounds": documents})
         return
     _print(found, as_json)
     plan = found.config.groups
@@ -110,6 +115,8 @@ def show_status(federation: str, *, aggregator: str | None, as_json: bool) -> No
         groups = [Text(f"{(each.metrics or {}).get('groups', '')} of {plan.count}")] if plan else []
         table.add_row(str(each.round), str(each.attempt), each.state, str(len(each.survivors)), *groups, signers, Text(loss), model)
     console().print(table)
+    for before, after in changes_of_lead(rounds):
+        console().print(f"From round {after.round}, attempt {after.attempt} on {after.leader} led, in the place of {before.leader}.")
     if named:
         console().print(Text(f"Signed two different statements, as both signatures prove: {', '.join(named)}", style="bold red"))
 
@@ -309,6 +316,7 @@ def _document(federation: Federation) -> dict[str, Any]:
         "rounds_total": federation.rounds_total,
         "model": to_hex(federation.model),
         "equivocators": list(federation.equivocators),
+        "leader": federation.leader or None,
         "config": federation.config.document(),
         "created_at": federation.created_at.isoformat(),
     }
@@ -340,6 +348,10 @@ def _privacy(federation: Federation) -> dict[str, Any] | None:
     }
 
 
+def _led_by(federation: Federation) -> str:
+    return f", led by {federation.leader}" if federation.leader and len(federation.config.aggregators) > 1 else ""
+
+
 def _privacy_line(federation: Federation) -> str:
     found = _privacy(federation)
     if found is None:
@@ -348,18 +360,23 @@ def _privacy_line(federation: Federation) -> str:
     return f"{line}; the statistic that scales the inputs has no bound" if found["standardisation_has_no_bound"] else line
 
 
-def _groups_line(federation: Federation) -> str:
-    plan = federation.config.groups
-    if plan is None:
-        return "none: one sum over all"
+def _groups_line(plan: GroupPlan) -> str:
     trim = f", without the {plan.trim} least and greatest" if plan.trim else ""
     return f"{plan.count} random ones, {'anew in each attempt' if plan.redrawn else 'drawn once'}; {plan.rule} of their means{trim}"
+
+
+def _scores_line(federation: Federation) -> str:
+    plan = federation.config.scores
+    if plan is None:
+        return "none"
+    return f"in the end everybody here sees each member's score, at confidence {plan.confidence}, and its band of at most {plan.bands}"
 
 
 def _round_document(record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
         "attempt": record.attempt,
+        "leader": record.leader or None,
         "state": record.state,
         "reason": record.reason,
         "survivors": list(record.survivors),
@@ -377,7 +394,7 @@ def _print(federation: Federation, as_json: bool) -> None:
         return
     from rexis.agent.federation.exposure import protection_line
 
-    lines = grid("", "")
+    lines, plan = grid("", ""), federation.config.groups
     for name, value in (
         ("federation", to_hex(federation.id)),
         ("name", federation.config.name),
@@ -385,8 +402,9 @@ def _print(federation: Federation, as_json: bool) -> None:
         ("state", f"{federation.state} {federation.reason}".strip()),
         ("round", f"{federation.round} of {federation.rounds_total}"),
         ("joined", f"{len(federation.joined)} of {len(federation.config.members)}"),
-        ("groups", _groups_line(federation)),
-        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign"),
+        *([("groups", _groups_line(plan))] if plan is not None else []),
+        ("scores", _scores_line(federation)),
+        ("aggregators", f"{federation.config.quorum} of {len(federation.config.aggregators)} sign{_led_by(federation)}"),
         ("model", to_hex(federation.model)),
         ("protection", protection_line(federation.config)),
         ("privacy", _privacy_line(federation)),

@@ -17,13 +17,14 @@ from rexis.errors import UnexpectedMessageError
 from rexis.pages.charts import COLOURS, Curve, curves, standalone
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.statistics_plans import REST
+from rexis.secagg.privacy import noise_deviation
 from rexis.secagg.statistics import ContingencyTable, Moments, Result, SurvivalCounts
 from rexis.secagg.statistics.association import odds_ratio, pearson
 from rexis.secagg.statistics.chi_squared import ChiSquaredTest
 from rexis.secagg.statistics.survival_curves import SurvivalCurve, log_rank
 from rexis.secagg.statistics.survival_curves import curves as survival_curves
 
-WITH_NOISE = "Noise is in every count: a count below 0 says that there are few, and intervals and tests would not know of the noise."
+WITH_NOISE = "Noise is in every count, of a standard deviation of at most {:.1f}. Intervals and tests would not know of it: there are none."
 
 
 def print_result(federation: str, config: FederationConfig, result: Result, *, plot: Path | None, as_json: bool) -> None:
@@ -39,7 +40,7 @@ def print_result(federation: str, config: FederationConfig, result: Result, *, p
             raise UnexpectedMessageError(f"--plot draws at most {COLOURS} curves, and there are {len(result.plan.groups)}: leave it out")
         write_private(plot, standalone(_drawing(result), result.plan.groups).encode())
     if as_json:
-        found = figures(result)
+        found = figures(config, result)
         document = {"federation": federation, "digest": to_hex(result.digest), "result": result.document()}
         print_json(document if found is None else {**document, "figures": found})
         return
@@ -49,20 +50,24 @@ def print_result(federation: str, config: FederationConfig, result: Result, *, p
         _print_table(result)
     elif isinstance(result, SurvivalCounts):
         _print_survival(result)
+    if config.privacy is not None:
+        console().print(WITH_NOISE.format(noise_deviation(config)), soft_wrap=True)
     console().print(f"Digest {to_hex(result.digest)}, as it stands on chain.", soft_wrap=True)
     if plot is not None:
         console().print(f"The curves are in {plot}.", soft_wrap=True)
 
 
-def figures(result: Result) -> dict[str, Any] | None:
+def figures(config: FederationConfig, result: Result) -> dict[str, Any] | None:
     """What follows from counts, as JSON; None for moments, and null for a figure that there is not."""
+    noise = {"noise_deviation_at_most": None if config.privacy is None else noise_deviation(config)}
     if isinstance(result, ContingencyTable):
         association = _association(result)
         odds = odds_ratio(result.named) if association is not None else None
         ratio = None if odds is None else {"value": odds.value, "low": odds.low, "high": odds.high}
-        return {"chi_squared": _test(association), "odds_ratio": ratio}
+        return {"chi_squared": _test(association), "odds_ratio": ratio, **noise}
     if isinstance(result, SurvivalCounts):
-        return {"curves": [_curve_document(curve) for curve in survival_curves(result)], "log_rank": _test(log_rank(result))}
+        drawn = [_curve_document(curve) for curve in survival_curves(result)]
+        return {"curves": drawn, "log_rank": _test(log_rank(result)), **noise}
     return None
 
 
@@ -93,9 +98,9 @@ def _print_table(found: ContingencyTable) -> None:
         console().print(Text(f"{columns[-1]} across:"))
     console().print(table)
     if found.plan.rule.privacy is not None:
-        console().print(WITH_NOISE)
         return
-    console().print(f"Cells of {' and '.join(REST)} leave out a site's patients where it has fewer than {found.plan.rule.minimum_cell}.")
+    least = found.plan.rule.minimum_cell
+    console().print(f"Cells of {' and '.join(REST)} leave out a site's patients where it has fewer than {least}.", soft_wrap=True)
     association = _association(found)
     if association is not None:
         console().print(f"Pearson's test: {_test_text(association)}")
@@ -114,8 +119,6 @@ def _print_survival(found: SurvivalCounts) -> None:
             counts = (str(curve.at_risk[place]), str(curve.events[place]))
             table.add_row(str(edge), *counts, _figure(curve.survival, place), interval, _figure(curve.hazard, place))
         console().print(table)
-    if found.plan.rule.privacy is not None:
-        console().print(WITH_NOISE)
     test = log_rank(found)
     if test is not None:
         console().print(f"Log-rank test: {_test_text(test)}")

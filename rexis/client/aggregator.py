@@ -3,9 +3,10 @@
 Nothing here is believed by a participant: it compares manifests, survivors and models with what its own chain node says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Self
 
 from rexis.client.answers import Fields
@@ -41,6 +42,7 @@ class Federation:
         model: record of the newest global model, or digest of the statistic, 32 bytes.
         created_at: when the aggregator took it on.
         equivocators: aggregators that signed two different statements, says this one; see `ApprovalClient.equivocations`.
+        leader: the aggregator that opens its attempts, says this one; "" before the first.
     """
 
     id: bytes
@@ -53,6 +55,7 @@ class Federation:
     model: bytes
     created_at: datetime
     equivocators: tuple[str, ...] = ()
+    leader: str = ""
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -69,6 +72,7 @@ class Federation:
             model=fields.digest("model"),
             created_at=fields.instant("created_at"),
             equivocators=fields.optional_items("equivocators", _member),
+            leader=fields.optional_text("leader") or "",
         )
 
 
@@ -121,8 +125,9 @@ class RoundRecord:
         model: record of the new model, 32 bytes; None if it was aborted.
         aggregate: digest of the sum, 32 bytes; None if it was aborted.
         metrics: canonical metrics document; None if there is none.
-        opened_at, finished_at: when it began and ended.
+        opened_at, finished_at: when it began and ended; None where another aggregator led it than the one that is asked.
         transactions: 0x… by step: opened, fixed, finalised, abandoned.
+        leader: the aggregator that opened it, says this one; "" before the chain has it.
     """
 
     round: int
@@ -134,9 +139,10 @@ class RoundRecord:
     model: bytes | None
     aggregate: bytes | None
     metrics: dict[str, Any] | None
-    opened_at: datetime
-    finished_at: datetime
+    opened_at: datetime | None
+    finished_at: datetime | None
     transactions: dict[str, Any]
+    leader: str = ""
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -152,9 +158,10 @@ class RoundRecord:
             model=fields.optional_digest("model"),
             aggregate=fields.optional_digest("aggregate"),
             metrics=fields.optional_object("metrics"),
-            opened_at=fields.instant("opened_at"),
-            finished_at=fields.instant("finished_at"),
+            opened_at=fields.optional_instant("opened_at"),
+            finished_at=fields.optional_instant("finished_at"),
             transactions=fields.object("transactions"),
+            leader=fields.optional_text("leader") or "",
         )
 
 
@@ -163,6 +170,10 @@ class AggregatorClient:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+
+    def leading(self, federation: bytes) -> "AggregatorClient":
+        """The client of the aggregator that leads a federation, over whose connection uploads and relays go: this one."""
+        return self
 
     def account(self) -> str:
         """The address that a federation's config names as its aggregator.
@@ -289,6 +300,12 @@ class AggregatorClient:
     def rounds(self, federation: bytes) -> tuple[RoundRecord, ...]:
         """Attempts that are over, in their order."""
         return Fields("rounds", self.connection.get(f"{_path(federation)}/rounds")).items("items", RoundRecord.parse)
+
+
+def changes_of_lead(rounds: Sequence[RoundRecord]) -> list[tuple[RoundRecord, RoundRecord]]:
+    """Attempts that follow each other and were opened by different aggregators: the last of one, and the first of the other."""
+    led = [each for each in rounds if each.leader]
+    return [(before, after) for before, after in pairwise(led) if before.leader != after.leader]
 
 
 def _path(federation: bytes) -> str:

@@ -78,6 +78,10 @@ class Fields:
             raise self._malformed(name, "a time with its zone", self._members[name])
         return value
 
+    def optional_instant(self, name: str) -> datetime | None:
+        """A point in time or None; a missing member is None."""
+        return None if self._members.get(name) is None else self.instant(name)
+
     def object(self, name: str) -> dict[str, Any]:
         """A JSON object, as it is."""
         value: dict[str, Any] = self._typed(name, dict)

@@ -17,8 +17,8 @@ from rexis.models.spec import ModelSpec
 
 # Families with a HuggingFace folder.
 STORED_FAMILIES = ("bert", "llama")
-# Families that are linear layers as well.
-_LINEAR = {"logistic": "mlp", "cox": "mlp", "bert-head": "mlp"}
+# Families whose module has another name than they.
+_MODULES = {"logistic": "mlp", "cox": "mlp", "bert-head": "mlp", "bert-lora": "bert_lora"}
 
 
 def build(spec: ModelSpec, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -87,4 +87,4 @@ def library_config(spec: ModelSpec, source: Mapping[str, Any], dtype: torch.dtyp
 
 
 def _family(family: str) -> ModuleType:
-    return import_module(f"rexis.models.modules.{_LINEAR.get(family, family)}")
+    return import_module(f"rexis.models.modules.{_MODULES.get(family, family)}")

@@ -66,12 +66,14 @@ class Features:
         labels: i64 [n] of classes from 0; f64 [n, 2] of times and events.
         patients: i64 [n] from 0 without gaps; None if each row is one.
         texts: n of them; None for rows of numbers.
+        tokens: i64 [n, s], ids of the texts' tokens and -1 behind a text's end; None where the model takes `inputs`.
     """
 
     inputs: NDArray[np.float64]
     labels: Labels
     patients: NDArray[np.int64] | None = None
     texts: tuple[str, ...] | None = None
+    tokens: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

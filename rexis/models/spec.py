@@ -16,12 +16,12 @@ from rexis.models.bert import BertConfig
 from rexis.models.cox import CoxConfig
 from rexis.models.llama import LlamaConfig
 from rexis.models.mlp import LogisticConfig, MLPConfig
-from rexis.models.text import BertHeadConfig
+from rexis.models.text import BertHeadConfig, BertLoraConfig
 from rexis.models.vit import ViTConfig
 
-Config = MLPConfig | LogisticConfig | CoxConfig | BertConfig | BertHeadConfig | LlamaConfig | ViTConfig
+Config = MLPConfig | LogisticConfig | CoxConfig | BertConfig | BertHeadConfig | BertLoraConfig | LlamaConfig | ViTConfig
 # Classifiers of texts on an encoder that is no part of them.
-TextConfig = BertHeadConfig
+TextConfig = BertHeadConfig | BertLoraConfig
 
 FAMILIES: Mapping[str, type[Config]] = MappingProxyType(
     {
@@ -30,6 +30,7 @@ FAMILIES: Mapping[str, type[Config]] = MappingProxyType(
         "cox": CoxConfig,
         "bert": BertConfig,
         "bert-head": BertHeadConfig,
+        "bert-lora": BertLoraConfig,
         "llama": LlamaConfig,
         "vit": ViTConfig,
     }
@@ -66,6 +67,11 @@ class ModelSpec:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Name → shape of every tensor, in the order of the torch module's parameters."""
         return self.config.shapes
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the tensors that no training moves."""
+        return self.config.frozen if isinstance(self.config, BertLoraConfig) else frozenset()
 
     @classmethod
     def parse(cls, document: Any) -> Self:

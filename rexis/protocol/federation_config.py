@@ -342,22 +342,19 @@ class FederationConfig:
             f"several aggregators and protection {self.protection}": witnessed and not self.masked,
             # The aggregator would see no mean to score.
             "scores and group_pad": self.scores is not None and self.group_pad,
-            "groups and several aggregators": self.groups is not None and witnessed,
             # Several aggregators would each have to have the members' word on what a sum is.
             "group_pad and several aggregators": self.group_pad and witnessed,
             # Only members could say when training has ended.
             "group_pad and stopping": self.group_pad and plan is not None and plan.stopping is not None,
             "group_pad and statistics": self.group_pad and plan is None,
-            "group_pad and groups": self.group_pad and self.groups is not None,
-            "group_pad and ring_bits 16": self.group_pad and plan is not None and plan.ring_bits == 16,
+            # Members would have to combine the groups' sums, which the aggregator can not read.
+            "groups and group_pad": self.groups is not None and self.group_pad,
         }
         if plan is None:
             return found
         return found | {
-            f"ring_bits 16 and protection {self.protection}": plan.ring_bits == 16 and not self.masked,
-            # A witness that missed a round would have neither the server's state nor the losses that say when training has ended.
-            "several aggregators and a strategy that keeps a state": witnessed and plan.strategy.name != "fedavg",
-            "several aggregators and stopping": witnessed and plan.stopping is not None,
+            "ring_bits 16 and group_pad": plan.ring_bits == 16 and self.group_pad,
+            "ring_bits 16 without masks": plan.ring_bits == 16 and not self.masked,
         }
 
     @property

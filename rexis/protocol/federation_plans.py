@@ -78,8 +78,9 @@ class TrainingPlan:
 
     @property
     def shared(self) -> Mapping[str, tuple[int, ...]]:
-        """Name → shape of the tensors that are averaged, in the model's order."""
-        return {name: shape for name, shape in self.model.shapes.items() if not name.startswith(self.personal)}
+        """Name → shape of the tensors that are averaged, in the model's order; personal ones and those that no training moves are not."""
+        frozen = self.model.frozen
+        return {name: shape for name, shape in self.model.shapes.items() if not name.startswith(self.personal) and name not in frozen}
 
     @property
     def parameters(self) -> int:

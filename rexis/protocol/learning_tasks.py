@@ -5,7 +5,11 @@ from rexis.models.cox import CoxConfig
 from rexis.models.features import FeatureSpec
 from rexis.models.spec import TextConfig
 from rexis.models.targets import OneOf, Survival
+from rexis.models.text import BertLoraConfig
 from rexis.protocol.federation_plans import TrainingPlan
+
+# Texts of one step through a whole encoder.
+MAX_LORA_BATCH = 256
 
 
 def check_task(features: FeatureSpec, plan: TrainingPlan | None) -> None:
@@ -17,7 +21,7 @@ def check_task(features: FeatureSpec, plan: TrainingPlan | None) -> None:
     config = None if plan is None else plan.model.config
     if isinstance(config, TextConfig) != (features.text is not None):
         raise MalformedMessageError(
-            "federation config: expected an input of kind text with a model of the family bert-head, and only with it"
+            "federation config: expected an input of kind text with a model of the family bert-head or bert-lora, and only with it"
         )
     if plan is None:
         return
@@ -29,6 +33,8 @@ def check_task(features: FeatureSpec, plan: TrainingPlan | None) -> None:
         if plan.standardisation is not None:
             raise MalformedMessageError("standardisation: expected null: the outputs of a text's encoder are taken as they are")
         outputs = config.outputs
+        if isinstance(config, BertLoraConfig):
+            _check_lora(plan)
     else:
         model = plan.model.tabular
         outputs = model.outputs
@@ -40,6 +46,16 @@ def check_task(features: FeatureSpec, plan: TrainingPlan | None) -> None:
     if outputs != levels and (levels, outputs) != (2, 1):
         raise MalformedMessageError(
             f"federation config: expected a model of {levels} outputs, one for each level of the target, got {outputs}"
+        )
+
+
+def _check_lora(plan: TrainingPlan) -> None:
+    if plan.batch_size is None or plan.batch_size > MAX_LORA_BATCH:
+        raise MalformedMessageError(f"bert-lora: expected a batch_size of 1 to {MAX_LORA_BATCH}: what a step keeps of each text is large")
+    if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
+        raise MalformedMessageError(
+            "bert-lora: privacy does not go with dp-sgd: gradients of single texts are not built for factors inside an encoder; take "
+            "bert-head, or the mechanism skellam"
         )
 
 

@@ -74,6 +74,11 @@ def count_variance(config: FederationConfig) -> float:
     return (float(config.privacy.noise_multiplier) * COUNT_L2) ** 2 / _honest(config)
 
 
+def noise_deviation(config: FederationConfig) -> float:
+    """Standard deviation of the noise in each count of a statistic's result, where nobody dropped out; with fewer sites it is less."""
+    return math.sqrt(len(config.members) * count_variance(config))
+
+
 def round_event(config: FederationConfig) -> "Event | None":
     """What one round costs a patient, in any site's ledger; None where the plan claims no differential privacy.
 

@@ -20,13 +20,12 @@ from rexis.encoding import canonical_json, domain_tag, sha256, to_hex
 from rexis.errors import MalformedMessageError, UnsupportedLayerError
 from rexis.models.bert import BertConfig
 from rexis.models.builders import describe
+from rexis.models.modules.bert_lora import CHUNK, pooled
 from rexis.models.pretrained import read_model
 from rexis.models.text import Pooling
 
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 1 << 26
-# Texts of a chunk are as long as its longest one.
-CHUNK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,25 +72,10 @@ class TextBase:
         lengths = (ids >= 0).sum(dim=1)
         embedded = torch.empty((len(ids), self.config.hidden))
         with torch.no_grad():
+            # Texts of a chunk are as long as its longest one.
             for rows in torch.split(lengths.argsort(), CHUNK):
                 embedded[rows] = pooled(self.encoder, ids[rows, : max(1, int(lengths[rows].max()))], pooling).float()
         return embedded
-
-
-def pooled(encoder: nn.Module, ids: Tensor, pooling: Pooling) -> Tensor:
-    """One vector for each text, floats [n, hidden].
-
-    Args:
-        ids: i64 [n, s], -1 behind a text's end.
-    """
-    mask = ids >= 0
-    found = encoder(input_ids=ids.clamp(min=0), attention_mask=mask.long())
-    if pooling == "pooler":
-        vectors: Tensor = found.pooler_output
-        return vectors
-    counted = mask.unsqueeze(-1).to(found.last_hidden_state)
-    mean = (found.last_hidden_state * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-    return nn.functional.normalize(mean, dim=-1)
 
 
 def read_base(folder: Path) -> TextBase:

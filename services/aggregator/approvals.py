@@ -5,6 +5,7 @@ is kept as evidence: from then on its signer counts for nothing in that federati
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -185,6 +186,12 @@ def of_attempt(session: Session, federation_id: str, round_number: int, number: 
     return tuple(Approval.parse(document) for document in session.scalars(query.order_by(ApprovalRow.kind, ApprovalRow.signer)))
 
 
+def signed_at(session: Session, federation: Federation, round_number: int, number: int) -> datetime:
+    """When the newest approval of an attempt came that is kept."""
+    mine = (ApprovalRow.federation_id == federation.id, ApprovalRow.round == round_number, ApprovalRow.attempt == number)
+    return session.scalars(select(ApprovalRow.taken_at).where(*mine).order_by(ApprovalRow.taken_at.desc()).limit(1)).one()
+
+
 def granted(session: Session, federation: Federation, statement: Statement) -> tuple[Approval, ...]:
     """The approvals of exactly this statement that count; none of an aggregator that signed two."""
     kind = kind_of(statement)
@@ -210,7 +217,7 @@ def missing(session: Session, federation: Federation, statement: Statement) -> s
 
 
 def work_of(session: Session, address: str) -> list[dict[str, Any]]:
-    """Every attempt that waits for approvals in the federations that `address` aggregates for, as `schemas.WorkItem` shows it."""
+    """Every running attempt of the federations that `address` aggregates for, and whether it waits for its approval."""
     own = and_(
         ApprovalRow.federation_id == Attempt.federation_id,
         ApprovalRow.round == Attempt.round,
@@ -223,7 +230,7 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
             FederationAggregator, and_(FederationAggregator.federation_id == Attempt.federation_id, FederationAggregator.address == address)
         )
         .outerjoin(ApprovalRow, own)
-        .where(Attempt.stage.in_(AWAITED))
+        .where(Attempt.stage.not_in(("finished", "aborted")))
         .order_by(Attempt.federation_id)
     )
     found: dict[str, tuple[Attempt, set[str]]] = {}
@@ -236,7 +243,7 @@ def work_of(session: Session, address: str) -> list[dict[str, Any]]:
             "attempt": attempt.number,
             "stage": attempt.stage,
             "manifest": attempt.manifest,
-            "due": AWAITED[attempt.stage].value not in given,
+            "due": attempt.stage in AWAITED and AWAITED[attempt.stage].value not in given,
             "commitment_due": False,
         }
         for attempt, given in found.values()

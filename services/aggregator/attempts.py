@@ -65,7 +65,7 @@ def begin(session: Session, calls: Calls, federation: Federation, *, round_numbe
     """Plan an attempt and have it opened on chain."""
     attempt = Attempt(federation_id=federation.id, round=round_number, number=number, tries=0, opened_at=now())
     enter(attempt, Phase.OPENING)
-    federation.round = round_number
+    federation.round, federation.leader = round_number, calls.signer.address
     _plan(calls.registry, federation, attempt)
     session.add(attempt)
     session.flush()
@@ -197,6 +197,11 @@ def rows_of(attempt: Attempt) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def opening_s(registry: Registry) -> int:
+    """How long the chain may take to mine an opening."""
+    return LOCAL_OPENING_S if registry.chain_id == LOCAL_CHAIN_ID else OPENING_S
+
+
 def is_over(deadline: int, instant: datetime) -> bool:
     """Whether the last second of a stage has passed, so that the next block's time is behind it too."""
     return instant.timestamp() >= deadline + 1
@@ -211,14 +216,13 @@ def _fixed(session: Session, attempt: Attempt) -> FixedSurvivors | None:
 
 def _plan(registry: Registry, federation: Federation, attempt: Attempt) -> None:
     config = FederationConfig.parse(federation.config)
-    opening = LOCAL_OPENING_S if registry.chain_id == LOCAL_CHAIN_ID else OPENING_S
     manifest = Manifest.of(
         config,
         federation=from_hex(federation.id),
         round_number=attempt.round,
         attempt=attempt.number,
         base_model=from_hex(federation.model),
-        deadlines=Deadlines.after(int(now().timestamp()) + opening, config.stage_s, masked=config.masked),
+        deadlines=Deadlines.after(int(now().timestamp()) + opening_s(registry), config.stage_s, masked=config.masked),
     )
     attempt.manifest, attempt.manifest_digest, attempt.base_model = manifest.document(), to_hex(manifest.digest), federation.model
     attempt.ctx = to_hex(terms_of(registry, federation, attempt).ctx)

@@ -1,7 +1,7 @@
 """The aggregator's background process: `python -m services.aggregator.background`.
 
-It relays calls, indexes the chain and notes when it is away, carries the rounds, witnesses those that other aggregators lead, and deletes
-masked vectors whose round is over.
+It relays calls, indexes the chain and notes when it is away, carries the rounds, witnesses those that other aggregators lead and takes
+over from who is gone, and deletes masked vectors whose round is over.
 """
 
 from functools import cache, partial
@@ -13,9 +13,10 @@ from services.aggregator import opened_sums
 from services.aggregator.gossip import Gossip
 from services.aggregator.peers import open_peers
 from services.aggregator.projection import FederationProjection
-from services.aggregator.registry_calls import Registry
+from services.aggregator.registry_calls import Calls, Registry
 from services.aggregator.rounds import Rounds
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.takeovers import Takeovers
 from services.aggregator.witnesses import Witnesses
 from services.foundation.assembly import chain_jobs, connect_chain, deployment_of, relayer, run_service_background
 from services.foundation.background import Job
@@ -27,7 +28,7 @@ PROJECTIONS = (FederationProjection(),)
 ROUNDS_TICK_S = CHAIN_TICK_S = 0.25
 REAP_S = 5.0
 SILENCE_TICK_S = 1.0
-WITNESS_TICK_S, GOSSIP_TICK_S = 0.5, 2.0
+WITNESS_TICK_S, GOSSIP_TICK_S, TAKEOVER_TICK_S = 0.5, 2.0, 1.0
 
 
 def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
@@ -40,6 +41,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     witnessing = [
         Job("witness", WITNESS_TICK_S, Witnesses(engine, objects, registry, signer, peers).run_once),
         Job("gossip", GOSSIP_TICK_S, Gossip(engine, registry, peers).run_once),
+        Job("takeover", TAKEOVER_TICK_S, Takeovers(engine, objects, Calls(registry, signer), peers).run_once),
     ]
     return [
         *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),

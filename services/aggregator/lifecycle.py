@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
-from rexis.secagg.server_steps import holdout_losses
-from services.aggregator import attempts, consents, group_keys, history, stages
+from services.aggregator import attempts, consents, group_keys, history, leads, stages, stopping
 from services.aggregator.attempts import MAX_ATTEMPTS, Phase
 from services.aggregator.models import Attempt, Federation, OnchainFederation, OnchainRound
 from services.aggregator.registry_calls import Calls, failure_of, is_promised
@@ -31,6 +30,13 @@ def next_step(session: Session, calls: Calls, federation: Federation, instant: d
         return _inviting(session, calls, federation, instant)
     if federation.state != "running" or attempt is None:
         return None
+    other = leads.taken_over_by(session, calls, attempt)
+    if other is not None:
+        # What the chain says of our own attempt comes first, if it stands there at all.
+        own = attempts.onchain(session, attempt)
+        goes_on = attempt.stage not in attempts.ENDED and own is not None and own.manifest_hash == attempt.manifest_digest
+        step = stages.next_step(session, calls, federation, attempt, instant) if goes_on else None
+        return step or (lambda: leads.hand_over(session, federation, attempt, other))
     if attempt.stage == Phase.FINISHED:
         return lambda: _go_on(session, calls, federation, attempt)
     if attempt.stage == Phase.ABORTED:
@@ -67,33 +73,27 @@ def _go_on(session: Session, calls: Calls, federation: Federation, attempt: Atte
     if attempt.model is None:
         raise ValueError("expected a finished attempt to have a model")
     federation.model = attempt.model
-    stopping = _stopping(session, federation)
+    reason = _converged(session, federation, attempt)
     if attempt.round >= federation.rounds_total:
         _enter(federation, "finished")
-    elif stopping is not None:
-        _enter(federation, "finished", stopping)
+    elif reason is not None:
+        _enter(federation, "finished", reason)
     else:
         attempts.begin(session, calls, federation, round_number=attempt.round + 1, number=1)
 
 
-def _stopping(session: Session, federation: Federation) -> str | None:
-    """Why training ends before its last round, or None. Whoever has the rounds' metrics, which are bound on chain, finds the same."""
-    plan = FederationConfig.parse(federation.config).training
-    if plan is None or plan.stopping is None:
-        return None
-    after = plan.stopping.converged_after(holdout_losses(history.metrics(session, federation)))
-    if after is None:
-        return None
-    return f"converged after round {after}: no improvement of the loss on held-out rows (patience {plan.stopping.patience})"
+def _converged(session: Session, federation: Federation, attempt: Attempt) -> str | None:
+    """Why training ends with this round, or None."""
+    return stopping.converged(FederationConfig.parse(federation.config), history.metrics(session, federation.id), attempt.round)
 
 
 def _close(session: Session, federation: Federation, attempt: Attempt | None, chain: OnchainFederation) -> None:
     """The registry closes a federation for its founder, and by itself when survivors were fixed and the round was given up."""
     if attempt is not None and attempt.stage == Phase.FINISHED:
-        stopping = _stopping(session, federation)
-        if attempt.round >= federation.rounds_total or stopping is not None:
+        converged = _converged(session, federation, attempt)
+        if attempt.round >= federation.rounds_total or converged is not None:
             federation.model = attempt.model or federation.model
-            _enter(federation, "finished", None if attempt.round >= federation.rounds_total else stopping)
+            _enter(federation, "finished", None if attempt.round >= federation.rounds_total else converged)
             return
     if attempt is not None and attempt.stage not in attempts.ENDED:
         attempts.end(session, attempt, Phase.ABORTED, f"{chain.closed_by} closed the federation on chain")
@@ -106,6 +106,8 @@ def _close(session: Session, federation: Federation, attempt: Attempt | None, ch
 def _aborted(session: Session, calls: Calls, federation: Federation, attempt: Attempt, instant: datetime) -> Step | None:
     chain = attempts.onchain(session, attempt)
     if chain is None:
+        if leads.may_have_been_taken_over(session, calls, attempt, instant):
+            return None
         return lambda: _enter(federation, "failed", f"round {attempt.round}: {attempt.reason}")
     if chain.abandoned_transaction is not None:
         fixed = chain.survivors_hash is not None

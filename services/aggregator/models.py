@@ -32,7 +32,7 @@ class Federation(Base):
 
     founding → inviting → running → finished (with a reason, if before its last round), or failed with a reason. `round` is the one that
     runs or ran last, `model` the newest global model's record (of a statistic its digest), `intent_key` the founder's relayed call,
-    `result` a statistic's canonical document.
+    `result` a statistic's canonical document, `leader` the aggregator that opens its attempts, as far as this one knows.
 
     One that another aggregator leads is `witnessing` until it ends; `reason` then says why this one does not sign, and `intent_key` is "".
     """
@@ -50,6 +50,7 @@ class Federation(Base):
     model: Mapped[str] = mapped_column(String(66))
     intent_key: Mapped[str] = mapped_column(String(200))
     result: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    leader: Mapped[str | None] = mapped_column(String(42))
     created_at: Mapped[datetime] = mapped_column(Instant)
 
     members: Mapped[list["Member"]] = relationship(order_by="Member.position", lazy="selectin", cascade="all, delete-orphan")
@@ -172,6 +173,17 @@ class EquivocationRow(Base):
     seen_at: Mapped[datetime] = mapped_column(Instant)
 
 
+class RoundMetrics(Base):
+    """Metrics of a round that another aggregator led; they count once their `digest` is the one that stands on chain."""
+
+    __tablename__ = "round_metrics"
+
+    federation_id: Mapped[str] = mapped_column(ForeignKey("federation.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(66), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class HeldSum(Base):
     """The sum of an attempt's masked vectors as a witness holds it, still masked; `digest` is NULL until the object is whole.
 
@@ -247,7 +259,11 @@ class OnchainFederation(Base):
 
 
 class OnchainRound(Base):
-    """One attempt at one round as the chain has it; what has not happened is NULL. `opened_block`: hash, NULL in rows of before."""
+    """One attempt at one round as the chain has it; what has not happened is NULL.
+
+    `opened_block` is a hash; it, `opened_by` and `deadline` (the last second, Unix time, before anybody may abandon it) are NULL in rows of
+    before they were projected.
+    """
 
     __tablename__ = "onchain_round"
 
@@ -258,11 +274,16 @@ class OnchainRound(Base):
     base_model: Mapped[str] = mapped_column(String(66))
     opened_transaction: Mapped[str] = mapped_column(String(66))
     opened_block: Mapped[str | None] = mapped_column(String(66))
+    opened_by: Mapped[str | None] = mapped_column(String(42))
+    deadline: Mapped[int | None] = mapped_column(BigInteger)
     survivors_hash: Mapped[str | None] = mapped_column(String(66))
     masked_record: Mapped[str | None] = mapped_column(String(66))
     accumulator: Mapped[str | None] = mapped_column(String(66))
+    survivors: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     fixed_transaction: Mapped[str | None] = mapped_column(String(66))
     model: Mapped[str | None] = mapped_column(String(66))
+    aggregate: Mapped[str | None] = mapped_column(String(66))
+    metrics: Mapped[str | None] = mapped_column(String(66))
     finalised_transaction: Mapped[str | None] = mapped_column(String(66))
     abandoned_transaction: Mapped[str | None] = mapped_column(String(66))
 

@@ -42,6 +42,8 @@ class FederationProjection:
                         base_model=to_hex(given["baseModel"]),
                         opened_transaction=event.transaction_hash,
                         opened_block=event.block_hash,
+                        opened_by=checksum_address(given["openedBy"]),
+                        deadline=given["deadline"],
                     )
                 )
             case "UpdateCommitted":
@@ -51,9 +53,11 @@ class FederationProjection:
                 fixed = _round(session, given)
                 fixed.survivors_hash, fixed.masked_record = to_hex(given["survivorsHash"]), to_hex(given["maskedRecord"])
                 fixed.accumulator, fixed.fixed_transaction = to_hex(given["accumulator"]), event.transaction_hash
+                fixed.survivors = [checksum_address(survivor) for survivor in given["survivors"]]
             case "RoundFinalised":
                 finalised = _round(session, given)
                 finalised.model, finalised.finalised_transaction = to_hex(given["model"]), event.transaction_hash
+                finalised.aggregate, finalised.metrics = to_hex(given["aggregate"]), to_hex(given["metrics"])
             case "RoundAbandoned":
                 _round(session, given).abandoned_transaction = event.transaction_hash
             case "FederationClosed":

@@ -19,6 +19,7 @@ from rexis.encoding import from_hex
 from rexis.protocol.approvals import Approval
 from rexis.protocol.federation_rounds import RoundResult, approvals
 from rexis.protocol.manifest import Manifest
+from rexis.protocol.secagg_messages import Envelope
 from services.aggregator.models import Attempt
 from services.aggregator.projection import REGISTRY
 from services.foundation.outbox.transactions import ChainIntent, enqueue_call
@@ -66,16 +67,13 @@ class Calls:
 
     def fix_survivors(self, session: Session, attempt: Attempt, given: Sequence[Approval]) -> None:
         """Have the survivors fixed whose vectors the attempt's sum will hold; `given` are a quorum's approvals of them."""
-        if attempt.survivors is None or attempt.masked_record is None:
-            raise ValueError("expected an attempt whose stage masked is closed")
-        fixed = {
-            "federation": from_hex(attempt.federation_id),
-            "round": attempt.round,
-            "attempt": attempt.number,
-            "maskedRecord": from_hex(attempt.masked_record),
-            "survivors": attempt.survivors,
-        }
-        self._enqueue(session, attempt, "fixSurvivors", fixed, _signatures(given), signatures=len(given))
+        self._enqueue(session, attempt, "fixSurvivors", _survivor_set(attempt), _signatures(given), signatures=len(given))
+
+    def fix_consented(self, session: Session, attempt: Attempt, given: Sequence[Approval], signed: Sequence[Envelope]) -> None:
+        """Have the survivors fixed after the deadline; `signed` are the participants' messages of the stage survivors."""
+        consents = approvals({message.sender: message.signature for message in signed})
+        arguments = (_survivor_set(attempt), _signatures(given), consents)
+        self._enqueue(session, attempt, "fixConsented", *arguments, signatures=len(given) + len(consents))
 
     def finalise(self, session: Session, attempt: Attempt, result: RoundResult, given: Sequence[Approval]) -> None:
         """Have the result of the attempt recorded; `given` are a quorum's approvals of it."""
@@ -105,6 +103,18 @@ def failure_of(session: Session, attempt: Attempt, function: str) -> ChainIntent
 def is_promised(session: Session, attempt: Attempt, function: str) -> bool:
     """Whether the latest call of this function for the attempt is in the outbox, whatever became of it."""
     return session.scalar(select(ChainIntent.sequence).where(ChainIntent.key == _key(attempt, function))) is not None
+
+
+def _survivor_set(attempt: Attempt) -> dict[str, Any]:
+    if attempt.survivors is None or attempt.masked_record is None:
+        raise ValueError("expected an attempt whose stage masked is closed")
+    return {
+        "federation": from_hex(attempt.federation_id),
+        "round": attempt.round,
+        "attempt": attempt.number,
+        "maskedRecord": from_hex(attempt.masked_record),
+        "survivors": attempt.survivors,
+    }
 
 
 def _signatures(given: Sequence[Approval]) -> list[dict[str, str | bytes]]:

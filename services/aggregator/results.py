@@ -172,7 +172,8 @@ def _record(session: Session, federation: Federation, attempt: Attempt, outcome:
     federation.result = outcome.document
     if outcome.file is not None:
         global_models.record(session, federation.id, attempt.round, outcome.file, key, outcome.state)
-    log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
+    numbers = {"survivors": len(attempt.survivors or ()), "groups": len(outcome.groups) or None}
+    log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, **numbers)
 
 
 def _pieces(upload: StoredUpload, objects: ObjectStore) -> Iterator[bytes]:

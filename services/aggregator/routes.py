@@ -124,7 +124,7 @@ def join_federation(federation: OwnFederationDep, caller: CallerDep, session: Se
 
 @router.get("/work", tags=["rounds"])
 def list_work(caller: CallerDep, session: SessionDep) -> WorkView:
-    """Every running attempt of the federations that the caller takes part in, and what is due from it; for an aggregator, its approvals.
+    """Every running attempt of the federations that the caller takes part in or aggregates for, and what is due from it.
 
     Open to any account that signed in; made to be asked every half second.
     """
@@ -174,7 +174,7 @@ def get_model(federation: OwnFederationDep, session: SessionDep, objects: Object
 def get_server_state(federation: OwnFederationDep, session: SessionDep, objects: ObjectsDep) -> StreamingResponse:
     """The state of the server's strategy beside the newest global model, as a safetensors file; its SHA-256 stands in the round's metrics.
 
-    Open to founder and members; to others it does not exist. There is none before the first round, and for FedAvg.
+    Open to founder, members and aggregators; to others it does not exist. There is none before the first round, and for FedAvg.
     """
     model = global_models.current(session, federation)
     if model.state_digest is None:

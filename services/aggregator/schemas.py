@@ -62,6 +62,7 @@ FEDERATION: dict[str, Any] = {
     "rounds_total": 10,
     "model": DIGEST,
     "equivocators": [],
+    "leader": AGGREGATOR,
     "created_at": "2026-11-20T09:30:00Z",
 }
 SURVIVORS: dict[str, Any] = {"federation": DIGEST, "round": 3, "attempt": 1, "survivorsHash": DIGEST, "maskedRecord": "0x" + 64 * "b"}
@@ -113,6 +114,7 @@ class FederationView(BaseModel):
     rounds_total: int
     model: str = Field(description="record of the newest global model; of a statistic its digest")
     equivocators: list[str] = Field(description="aggregators that signed two different statements; the evidence is under equivocations")
+    leader: str | None = Field(description="the aggregator that opens its attempts; null before the first one")
     created_at: datetime
 
     @classmethod
@@ -132,7 +134,7 @@ class FederationPage(BaseModel):
 
 
 class WorkItem(BaseModel):
-    """A running attempt of one of the caller's federations; an aggregator sees those that wait for approvals."""
+    """A running attempt of one of the caller's federations, or of one that it aggregates for."""
 
     federation: str
     round: int
@@ -208,6 +210,7 @@ class RoundView(BaseModel):
 
     round: int
     attempt: int
+    leader: str | None = Field(description="the aggregator that opened it on chain; null before the chain has it")
     state: Literal["finished", "aborted"]
     reason: str | None = Field(description="why it was aborted")
     survivors: list[str] = Field(description="whose updates the sum holds, as fixed on chain")
@@ -215,8 +218,8 @@ class RoundView(BaseModel):
     model: str | None
     aggregate: str | None = Field(description="digest of the sum")
     metrics: dict[str, Any] | None
-    opened_at: datetime
-    finished_at: datetime
+    opened_at: datetime | None = Field(description="null if another aggregator led it, as finished_at")
+    finished_at: datetime | None
     transactions: RoundTransactions
 
 

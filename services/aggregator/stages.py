@@ -43,8 +43,8 @@ def next_step(session: Session, calls: Calls, federation: Federation, attempt: A
         case Phase.FIXING:
             return _fixing(session, calls, federation, attempt, chain, instant)
         case Phase.SURVIVORS:
-            return consents.collecting(session, calls, federation, attempt, chain, instant)
-        case Phase.RECORDING:
+            return consents.collecting(session, federation, attempt, chain, instant)
+        case Phase.UNMASK | Phase.RECORDING:
             return _recording(session, calls, federation, attempt, chain, instant)
         case Phase.RESULTS:
             return _stating(session, federation, attempt, chain, instant)
@@ -169,7 +169,7 @@ def _fixing(
         return _approving(session, calls, federation, attempt, chain, approvals.survivors_statement(attempt), promise, given_up=given_up)
     failure = failure_of(session, attempt, "fixSurvivors")
     if failure is None:
-        return consents.standing_in(calls, federation, attempt, instant)
+        return consents.standing_in(calls, federation, attempt)
     if _came_too_early(failure, attempt, instant):
         return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
     reason = f"the survivors could not be fixed on chain: {detail_of(failure)}"
@@ -179,10 +179,13 @@ def _fixing(
 def _recording(
     session: Session, calls: Calls, federation: Federation, attempt: Attempt, chain: OnchainRound | None, instant: datetime
 ) -> Step | None:
-    failure = failure_of(session, attempt, "fixSurvivors")
-    if failure is not None and _came_too_early(failure, attempt, instant):
-        return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
-    return consents.recording(session, attempt, chain)
+    if chain is None or chain.survivors_hash is None:
+        if not consents.suffice(session, federation, attempt):
+            return None  # the chain was reorganised: it has fixed them, and will again
+        failure = failure_of(session, attempt, "fixSurvivors")
+        if failure is not None and _came_too_early(failure, attempt, instant):
+            return (lambda: _fix_again(session, calls, federation, attempt)) if may_retry(failure, attempt, instant) else None
+    return consents.recording(session, calls, federation, attempt, chain)
 
 
 def _came_too_early(failure: ChainIntent, attempt: Attempt, instant: datetime) -> bool:

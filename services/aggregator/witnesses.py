@@ -33,11 +33,12 @@ from rexis.protocol.federation_rounds import Survivors
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.coordinator import Coordinator
 from rexis.secagg.survivors import FixedSurvivors
-from services.aggregator import approvals, attempts, global_models, held_sums, results, witnessed
+from services.aggregator import approvals, attempts, global_models, held_sums, history, results, stopping, witnessed
+from services.aggregator.leads import WITNESSING
+from services.aggregator.missed_rounds import MissedRounds
 from services.aggregator.models import Attempt, Federation, GlobalModel, OnchainCommitment, OnchainRound
 from services.aggregator.peers import Peer
 from services.aggregator.registry_calls import Registry
-from services.aggregator.witnessed import WITNESSING
 from services.foundation.database import transaction
 from services.foundation.objects import ObjectStore
 
@@ -68,7 +69,9 @@ class Witnesses:
 
     def __init__(self, engine: Engine, objects: ObjectStore, registry: Registry, signer: Signer, peers: Sequence[Peer]) -> None:
         self._engine, self._objects, self._registry, self._signer, self._peers = engine, objects, registry, signer, peers
+        self._missed = MissedRounds(engine, objects)
         self._introduced: set[str] = set()
+        self._prepared: dict[bytes, tuple[int, int]] = {}
         self._rests: dict[tuple[str, bytes], tuple[int, float]] = {}
 
     def run_once(self) -> int:
@@ -83,7 +86,8 @@ class Witnesses:
             except (UnavailableError, ServiceError, *REFUSALS) as error:
                 log.warning("a peer can not be witnessed for", peer=peer.address, error=str(error), next_try_s=self._rest(peer, b""))
         held_sums.drop_ended(self._engine, self._objects)
-        witnessed.settle(self._engine)
+        for number, rounds in witnessed.settle(self._engine).items():
+            self._catch_up(number, rounds)
         return given
 
     def _visit(self, peer: Peer) -> int:
@@ -109,11 +113,20 @@ class Witnesses:
         return given
 
     def _attend(self, peer: Peer, item: WorkItem) -> int:
-        kind = approvals.AWAITED.get(item.stage)
-        if kind is None or not item.due or not witnessed.adopt(self._engine, self._registry, self._signer.address, peer, item):
+        kind, number = approvals.AWAITED.get(item.stage), (item.round, item.attempt)
+        is_due = item.due and kind is not None
+        if not is_due and self._prepared.get(item.federation) == number:
+            return 0
+        if not witnessed.adopt(self._engine, self._registry, self._signer.address, peer, item):
             return 0
         seen = self._seen(peer, item)
         if seen is None:
+            return 0
+        if self._prepared.get(item.federation) != number:
+            # Whoever has what the round starts from can go on with it when its leader is gone.
+            self._base(peer, seen)
+            self._prepared[item.federation] = number
+        if not is_due or kind is None:
             return 0
         approval = seen.own.get(kind)
         if approval is None:
@@ -131,7 +144,7 @@ class Witnesses:
             chain = session.get(OnchainRound, (number, item.round, item.attempt))
             evidence = [found for found in approvals.evidence_of(session, number) if found.signer in (peer.address, self._signer.address)]
             signed = approvals.of_attempt(session, number, item.round, item.attempt)
-        if chain is None or chain.abandoned_transaction is not None or peer.address not in config.aggregators:
+        if chain is None or chain.abandoned_transaction is not None or chain.opened_by not in (None, peer.address):
             return None
         if evidence:
             raise evidence[0].error()
@@ -141,6 +154,7 @@ class Witnesses:
         if to_hex(manifest.digest) != chain.manifest_hash:
             raise DigestMismatchError(f"manifest of round {item.round}", from_hex(chain.manifest_hash), manifest.digest)
         manifest.check(config, federation=item.federation, base_model=from_hex(chain.base_model))
+        self._check_goes_on(peer, config, chain)
         return Seen(config, chain, {approval.kind: approval for approval in signed if approval.signer == self._signer.address})
 
     def _survivors(self, peer: Peer, item: WorkItem, seen: Seen) -> Approval | None:
@@ -177,6 +191,8 @@ class Witnesses:
             session.get_one(Federation, chain.federation_id).result = outcome.document
             if outcome.file is not None:
                 global_models.record(session, chain.federation_id, chain.round, outcome.file, key, outcome.state)
+            if outcome.metrics is not None:
+                history.keep_metrics(session, chain.federation_id, chain.round, outcome.metrics)
         survivors = coordinator.terms.addresses(coordinator.survivors.positions)
         return self._sign(
             approvals.result_statement(
@@ -212,23 +228,31 @@ class Witnesses:
             )
 
     def _base(self, peer: Peer, seen: Seen) -> GlobalModel | None:
-        """The model that the round starts from, by the record on chain: our own result of the round before, or fetched."""
-        if seen.config.training is None:
-            return None
-        number, record = seen.chain.federation_id, seen.chain.base_model
-        query = select(GlobalModel).where(GlobalModel.federation_id == number, GlobalModel.record == record).limit(1)
-        with transaction(self._engine, read_only=True) as session:
-            known = session.scalar(query)
-        if known is not None:
-            return known
-        file = global_models.received(peer.aggregator.model(from_hex(number)), seen.config.training.model)
-        if to_hex(file.record) != record:
-            raise DigestMismatchError("model to start from", from_hex(record), file.record)
-        key = global_models.keep(self._objects, number, file)
-        with transaction(self._engine) as session:
-            global_models.record(session, number, seen.chain.round - 1, file, key)
-        with transaction(self._engine, read_only=True) as session:
-            return session.scalar(query)
+        chain = seen.chain
+        return self._missed.base(self._from(peer), seen.config, chain.federation_id, after=chain.round - 1, record=chain.base_model)
+
+    def _check_goes_on(self, peer: Peer, config: FederationConfig, chain: OnchainRound) -> None:
+        """That the losses on chain let this round take place."""
+        if stopping.asks_for_losses(config):
+            metrics = self._missed.metrics(self._from(peer), chain.federation_id, chain.round - 1)
+            over = stopping.converged(config, metrics, chain.round - 1)
+            if over is not None:
+                raise UnexpectedMessageError(f"training {over}: expected no round {chain.round}")
+
+    def _from(self, leader: Peer) -> list[Peer]:
+        """Whom to ask for what was missed: the leader first, so that it is named if it shows something else than stands on chain."""
+        return [leader, *(peer for peer in self._peers if peer.address != leader.address)]
+
+    def _catch_up(self, number: str, rounds: int) -> None:
+        """Fetch the losses that say whether a federation is over."""
+        for peer in self._peers:
+            if self._rests_until(peer, from_hex(number)) > time.monotonic():
+                continue
+            try:
+                self._missed.metrics([peer], number, rounds)
+                return
+            except (UnavailableError, *REFUSALS) as error:
+                log.warning("metrics of missed rounds", federation=number, reason=str(error), next_try_s=self._rest(peer, from_hex(number)))
 
     def _sign(self, statement: Statement) -> Approval:
         with transaction(self._engine) as session:

@@ -30,10 +30,10 @@ class Outcome:
     paid: tuple[int, ...]
 
 
-def played(behaviour: Behaviour = lambda updates, _: updates, *, difference: float = 1.0, rounds: int = ROUNDS, seed: int = 1) -> Outcome:
-    effects = site_effects(MEMBERS, rounds_of(seed, MEMBERS, 4, rounds, difference=difference, behaviour=behaviour), Decimal("0.95"))
+def played(behaviour: Behaviour = lambda updates, _: updates, *, rounds: int = ROUNDS, floor: str = "0.25") -> Outcome:
+    effects = site_effects(MEMBERS, rounds_of(1, MEMBERS, 4, rounds, behaviour=behaviour), Decimal("0.95"))
     scores = [score for score in effects.scores if score is not None]
-    bands = bands_of(effects, most=8, floor=Decimal("0.25"))
+    bands = bands_of(effects, most=8, floor=Decimal(floor))
     ends = [[getattr(score, name) / UNIT for score in scores] for name in ("score", "lower", "upper")]
     return Outcome(ends[0], ends[1], ends[2], bands, payouts(bands, 1000, Decimal(1)))
 
@@ -90,6 +90,21 @@ def test_who_sends_nothing_noise_or_the_opposite_is_told_apart_and_paid_nothing(
     assert outcome.paid == (0, *[90] * 11)
     # What sends nothing and what sends noise are not told from each other; what pulls back is.
     assert (outcome.upper[0] < -0.5) == (sent is backwards)
+
+
+@pytest.mark.parametrize("idle", [2, 4, 6])
+def test_up_to_half_of_the_sites_that_send_nothing_are_told_from_the_others(idle: int) -> None:
+    """The more they are, the higher their scores, for they lower what is usual: a floor of a quarter pays them half of an honest share, and
+    one of a half keeps only two of them from it."""
+
+    def behaviour(updates: Updates, _: np.random.Generator) -> Updates:
+        return np.vstack([np.zeros_like(updates[:idle]), updates[idle:]])
+
+    outcome = played(behaviour)
+    assert max(outcome.upper[:idle]) < min(outcome.lower[idle:])
+    assert outcome.bands == (*[1] * idle, *[2] * (MEMBERS - idle))
+    if idle == 2:
+        assert played(behaviour, floor="0.5").bands == (*[0] * idle, *[1] * (MEMBERS - idle))
 
 
 def test_ten_times_the_update_gains_nothing_and_takes_nothing_from_the_others() -> None:

@@ -71,7 +71,7 @@ FEATURES = {
     "target": {"column": "num", "above": "0"},
 }
 STAGE_S = 60
-PARTS = ("optimizer", "strategy", "personal", "stopping", "privacy")
+PARTS = ("optimizer", "strategy", "personal", "stopping", "privacy", "ring_bits")
 
 
 def send(chain: Chain, signer: LocalSigner, contract: str, function: str, *arguments: Any) -> Any:
@@ -144,13 +144,13 @@ class GroupKeyRecords:
 
 
 class StandIn:
-    """The aggregator. `lies` changes an answer: a path's ending → what becomes of the JSON or bytes.
+    """The aggregator, the first of its `signers`; all of them sign. `lies` changes an answer: a path's ending → what becomes of it.
 
     With `says_away` it says that the chain is away, whether or not it is: it asks for consents, and fixes nothing before `record`.
     """
 
-    def __init__(self, chain: Chain, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, chain: Chain, folder: Path, signers: Sequence[LocalSigner] = (AGGREGATOR,)) -> None:
+        self.folder, self.signers = folder, signers
         self.chain, self.registry = chain, chain.deployment.contracts["FederationRegistry"].address
         self.kept: dict[bytes, Kept] = {}
         self.received: list[tuple[str, str, bytes]] = []
@@ -205,7 +205,7 @@ class StandIn:
             deadlines=deadlines,
         )
         numbers = (federation, manifest.round, manifest.attempt, manifest.digest, deadlines.masked, deadlines.abandon)
-        opened = send(self.chain, AGGREGATOR, "FederationRegistry", "openRound", *numbers)
+        opened = send(self.chain, self.signers[0], "FederationRegistry", "openRound", *numbers)
         given = kept.config
         terms = RoundTerms(
             CHAIN_ID,
@@ -269,7 +269,7 @@ class StandIn:
         assert kept.attempt is not None
         manifest = kept.attempt.manifest
         self.pass_time(manifest.deadlines.abandon - self.now() + 1)
-        send(self.chain, AGGREGATOR, "FederationRegistry", "abandon", federation, manifest.round, manifest.attempt)
+        send(self.chain, self.signers[0], "FederationRegistry", "abandon", federation, manifest.round, manifest.attempt)
         kept.attempt = None
 
     def record(self, federation: bytes) -> None:
@@ -281,14 +281,16 @@ class StandIn:
     def _approval(self, attempt: Attempt) -> Approval:
         manifest, fixed = attempt.manifest, attempt.coordinator.survivors.fixed
         signed = Survivors(manifest.federation, manifest.round, manifest.attempt, fixed.survivors, fixed.masked)
-        return Approval(signed, AGGREGATOR.address, AGGREGATOR.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry)))
+        me = self.signers[0]
+        return Approval(signed, me.address, me.sign_typed_data(signed.typed_data(CHAIN_ID, self.registry)))
 
     def _fix(self, kept: Kept, attempt: Attempt) -> None:
         coordinator, manifest = attempt.coordinator, attempt.manifest
         addresses = coordinator.terms.addresses(coordinator.survivors.positions)
         if len(addresses) < len(kept.config.roster):
             self.pass_time(manifest.deadlines.masked - self.now() + 1)
-        fixed, signature = coordinator.survivors.fixed, self._approval(attempt).signature
+        fixed = coordinator.survivors.fixed
+        given = self._signatures(self._approval(attempt).statement.typed_data(CHAIN_ID, self.registry))
         survivors = {
             "federation": manifest.federation,
             "round": manifest.round,
@@ -296,7 +298,7 @@ class StandIn:
             "maskedRecord": fixed.masked,
             "survivors": addresses,
         }
-        send(self.chain, AGGREGATOR, "FederationRegistry", "fixSurvivors", survivors, approvals({AGGREGATOR.address: signature}))
+        send(self.chain, self.signers[0], "FederationRegistry", "fixSurvivors", survivors, given)
         if coordinator.phase is Phase.SURVIVORS:
             coordinator.close_survivors(fixed=fixed)
 
@@ -358,10 +360,13 @@ class StandIn:
             metrics=metrics_digest,
             epsilon_micro=self.declared(kept.config, manifest.round),
         )
-        signature = AGGREGATOR.sign_typed_data(result.typed_data(CHAIN_ID, self.registry))
-        send(self.chain, AGGREGATOR, "FederationRegistry", "finalise", result.fields(), approvals({AGGREGATOR.address: signature}))
+        given = self._signatures(result.typed_data(CHAIN_ID, self.registry))
+        send(self.chain, self.signers[0], "FederationRegistry", "finalise", result.fields(), given)
         kept.rounds.append(_round_view(manifest, survivors, result, metrics))
         kept.model, kept.attempt = model, None
+
+    def _signatures(self, typed_data: Any) -> Any:
+        return approvals({signer.address: signer.sign_typed_data(typed_data) for signer in self.signers})
 
     def answer(self, caller: str, method: str, path: str, content: bytes | None) -> Any:
         """JSON or bytes of one call, lies and all."""
@@ -375,6 +380,8 @@ class StandIn:
         return value
 
     def _answer(self, caller: str, method: str, parts: Sequence[str], content: bytes | None) -> Any:
+        if parts == ["aggregator"]:
+            return {"address": self.signers[0].address}
         if parts == ["work"]:
             return {"items": [self._work(caller, federation, kept) for federation, kept in self.kept.items() if kept.attempt is not None]}
         if parts[0] == "uploads":

@@ -212,6 +212,7 @@ class Institution:
             length=config.length,
             ring_bits=config.ring_bits,
             groups=config.groups,
+            degree=config.degree,
         )
         return Participant(terms, self.signer, earlier=self._earlier(item))
 
@@ -247,7 +248,12 @@ class Institution:
                 return participant.unmask_fixed(self.client.messages(*where, Stage.MASKED), self._fixed(participant.terms))
 
     def _seed(self, config: FederationConfig, item: WorkItem) -> bytes:
-        return bytes(32) if config.groups is None else Registry(self.chain).first_opening(item.federation)
+        registry = Registry(self.chain)
+        if config.groups is not None:
+            return registry.first_opening(item.federation)
+        if config.degree is None:
+            return bytes(32)
+        return registry.opening_block(item.federation, registry.federation(item.federation), since=0)
 
     def _vector(self, config: FederationConfig, item: WorkItem) -> Any:
         if config.training is None:

@@ -7,12 +7,10 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, event
 
-from rexis.errors import UnavailableError
 from services.aggregator.background import jobs
 from services.aggregator.settings import AggregatorSettings
 from services.foundation.database import open_engine
@@ -46,7 +44,5 @@ if __name__ == "__main__":
     carrying = [job for job in jobs(settings, engine) if job.name != "uploads"]
     while True:
         for job in carrying:
-            # As in service: a chain that is away is asked again.
-            with suppress(UnavailableError):
-                job.run()
+            job.run()
         time.sleep(0.1)

@@ -186,4 +186,4 @@ def test_peers_are_addresses_with_origins(engine: Engine) -> None:
         with pytest.raises(ValueError, match="peers"):
             settings(peers)
     names = {peers: {job.name for job in jobs(settings(peers), engine)} for peers in ("", two.peers)}
-    assert names[two.peers] - names[""] == {"witness", "gossip"}
+    assert names[two.peers] - names[""] == {"witness", "gossip", "takeover"}

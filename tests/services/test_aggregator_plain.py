@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
+from rexis.chain.silence import ChainSilence
 from rexis.encoding import to_hex
 from rexis.errors import MalformedMessageError, SignatureError, UnexpectedMessageError
 from rexis.protocol.manifest import Deadlines, Manifest
@@ -21,12 +22,15 @@ from services.aggregator import attempts, foundings, messages, plain_attempts, s
 from services.aggregator.attempts import Phase
 from services.aggregator.models import Attempt, Federation, OnchainCommitment, OnchainRound
 from services.aggregator.registry_calls import Calls, Registry
+from services.foundation.assembly import connect_chain
 from services.foundation.database import migrate, now, transaction
 from services.foundation.problems import Problem
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.foundation.uploads import Upload
+from tests.services.conftest import free_port
 from tests.services.federation_stand_in import AGGREGATOR
 from tests.services.federations_on_chain import config_of, pull_vector
+from tests.services.service_applications import settings_for
 
 FOUNDER, STRANGER = LocalSigner.generate(), LocalSigner.generate()
 MEMBERS = sorted((LocalSigner.generate() for _ in range(4)), key=lambda signer: signer.address.lower())
@@ -103,7 +107,8 @@ def desk(engine: Engine) -> Desk:
 
 def step(desk: Desk, later: int = 0) -> bool:
     """Take the step that is due, if one is."""
-    calls, instant = Calls(REGISTRY, AGGREGATOR), now() + timedelta(seconds=later)
+    silence = ChainSilence(lambda: connect_chain(settings_for("aggregator", "sqlite://", chain_rpc_url=f"http://127.0.0.1:{free_port()}")))
+    calls, instant = Calls(REGISTRY, AGGREGATOR, silence), now() + timedelta(seconds=later)
     with transaction(desk.engine) as session:
         due = stages.next_step(session, calls, *desk.rows(session), instant)
         if due is not None:

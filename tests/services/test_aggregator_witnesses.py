@@ -3,16 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
-from rexis.client.aggregator import Federation, RoundRecord
 from rexis.client.approvals import check_approvals
 from rexis.client.connection import Answer
 from rexis.encoding import canonical_json, to_hex
@@ -28,74 +24,14 @@ from services.aggregator.models import Federation as FederationRow
 from services.aggregator.registry_calls import Registry
 from services.foundation.database import transaction
 from services.foundation.settings import LOCAL_CHAIN_ID
-from tests.services.aggregators_on_chain import Operator, config_changes, dying, operators
+from tests.services.aggregators_on_chain import Operator, Stage, dying, operators, stage_of
 from tests.services.chain_process import rpc
-from tests.services.federations_on_chain import TRAINING, Gathering, gathered, masked_uploads, wait_until
+from tests.services.federations_on_chain import TRAINING, gathered, masked_uploads
 from tests.services.marketplace_on_chain import running_chain
 
-STAGE_S = 60
 # At which commit of its life an operator dies, before it or after it; 1 before lets nothing through, so another number follows it.
 LIVES = [(3, "after"), (1, "before"), (7, "before"), (1, "after"), (5, "after"), (2, "before"), (9, "after"), (4, "before")]
 JSON = {"Content-Type": "application/json"}
-ONE_ROUND = {"training": {**TRAINING, "rounds": 1}, "stage_s": STAGE_S}
-
-
-@dataclass
-class Stage:
-    """Everybody, and what was seen on the way."""
-
-    gathering: Gathering
-    operators: list[Operator]
-    rpc_url: str
-
-    @property
-    def leader(self) -> Operator:
-        return self.operators[0]
-
-    @property
-    def registry(self) -> str:
-        return self.gathering.chain.deployment.contracts["FederationRegistry"].address
-
-    def found(self, name: str, quorum: int, **changes: Any) -> bytes:
-        return self.gathering.found(name, **{**ONE_ROUND, **config_changes(self.operators, quorum), **changes})
-
-    def work(self) -> None:
-        for operator in self.operators:
-            operator.work()
-
-    def play(self, federation: bytes, then: Callable[[], None] = lambda: None) -> Federation:
-        def act() -> None:
-            self.work()
-            then()
-
-        return self.gathering.play(federation, then=act)[federation]
-
-    def play_until(self, condition: Callable[[], bool]) -> None:
-        """Without waiting for the federation's end."""
-
-        def acted() -> bool:
-            self.work()
-            for institution in self.gathering.institutions:
-                institution.act()
-            return condition()
-
-        wait_until(acted, seconds=90)
-
-    def reason(self, operator: Operator, federation: bytes) -> str:
-        with transaction(operator.engine, read_only=True) as session:
-            return session.scalar(select(FederationRow.reason).where(FederationRow.id == to_hex(federation))) or ""
-
-    def signers(self, federation: bytes, event: str) -> list[set[str]]:
-        """Who signed what the chain took."""
-        logs = getattr(self.gathering.chain.contract("FederationRegistry").events, event)().get_logs(from_block=0)
-        return [set(log["args"]["signers"]) for log in logs if log["args"]["federation"] == federation]
-
-    def rounds(self, federation: bytes) -> tuple[RoundRecord, ...]:
-        return self.gathering.founder.rounds(federation)
-
-    def approval(self, operator: Operator, statement: Survivors) -> Approval:
-        typed = statement.typed_data(LOCAL_CHAIN_ID, self.registry)
-        return Approval(statement, operator.signer.address, operator.signer.sign_typed_data(typed))
 
 
 @pytest.fixture(scope="module")
@@ -159,13 +95,6 @@ def survivors_without(leader: Operator, federation: bytes, member: str) -> Survi
             close()
     fixed = coordinator.survivors.fixed
     return Survivors(federation, 1, 1, fixed.survivors, fixed.masked)
-
-
-def stage_of(operator: Operator, federation: bytes) -> str:
-    """Stage of the newest attempt that an operator leads."""
-    with transaction(operator.engine, read_only=True) as session:
-        attempt = attempts.latest(session, session.get_one(FederationRow, to_hex(federation)))
-        return "" if attempt is None else attempt.stage
 
 
 def status_of(call: Callable[[], object]) -> int:

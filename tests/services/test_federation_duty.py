@@ -20,7 +20,7 @@ from rexis.errors import BelowThresholdError, DigestMismatchError, PolicyError, 
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.graph import neighbours
-from rexis.secagg.payloads import decode_update
+from rexis.secagg.payloads import decode_update, update_encoding
 from tests.services.federation_stand_in import (
     AGGREGATOR,
     CHAIN_ID,
@@ -66,6 +66,28 @@ def test_a_round_with_a_drop_out_gives_the_plain_weighted_mean_of_those_who_stay
         assert np.abs(mean.delta - expected).max() < 1e-8
         assert mean.weight == sum(weight for _, weight in updates)
     assert Registry(stand_in.chain).federation(federation).round == 4
+
+
+def test_a_compressed_round_takes_two_bytes_an_entry_and_the_vector_that_was_stored_first(
+    stand_in: StandIn, hospitals: list[Hospital]
+) -> None:
+    federation = joined(stand_in, hospitals, ring_bits=16)
+    kept = stand_in.kept[federation]
+    updates = [plain_update(hospital, kept.config, kept.model, kept.content) for hospital in hospitals]
+    attempt = stand_in.open_round(federation)
+    for hospital in hospitals:
+        hospital.poll()
+        # Rounding is at random: another vector, after the first was committed to, would be refused.
+        hospital.restart()
+    vectors = [hospital.records.vector(kept.config, attempt.manifest) for hospital in hospitals]
+    play(stand_in, federation, hospitals)
+    total = sum((vector for vector in vectors if vector is not None), np.zeros(kept.config.length, dtype=np.uint16))
+    assert kept.sums[-1].tolist() == total.tolist()
+    assert {len(upload) for upload in attempt.uploads.values()} == {2 * (3 + 2 * 5)}
+    mean = decode_update(kept.config, kept.sums[-1])
+    assert mean.weight == sum(weight for _, weight in updates)
+    expected = sum(weight * delta for delta, weight in updates) / mean.weight
+    assert np.abs(mean.delta - expected).max() < len(hospitals) * 40 / update_encoding(kept.config).scale / mean.weight
 
 
 def test_the_block_that_opened_an_attempt_orders_the_neighbours_and_an_aggregator_has_one_only(

@@ -1,6 +1,7 @@
 """Nine institutions in three random groups against the stand-in on a real chain: agents draw the groups themselves, two of them are bad."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from web3.types import RPCEndpoint
 
+from rexis.agent.federation.admission import graph_seed
 from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.registry import Registry
@@ -15,6 +17,7 @@ from rexis.agent.federation.site_policy import SitePolicy
 from rexis.chain.signer import development_signer
 from rexis.errors import BelowThresholdError, PolicyError
 from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.plan_parts import GroupPlan
 from rexis.secagg.groups import draw_groups
 from rexis.secagg.payloads import decode_update, encode_update, update_encoding
 from rexis.secagg.server_steps import flatten
@@ -88,6 +91,10 @@ def test_two_bad_hospitals_of_one_group_move_a_round_no_further_than_honest_grou
 
     attempt = stand_in.open_round(federation)
     assert attempt.graph_seed == registry.first_opening(federation) == seed
+    # Groups that sites protect with noise of their own are drawn by the attempt's own block.
+    redrawn = replace(kept.config, groups=GroupPlan(3, "median", redrawn=True))
+    seen = registry.federation(federation)
+    assert graph_seed(redrawn, registry, federation, seen, since=0) == registry.opening_block(federation, seen, since=0) != seed
     attempt.graph_seed = next(other for other in (bytes([n]) * 32 for n in range(64)) if _apart(other, groups))
     for hospital in nine:
         hospital.poll()

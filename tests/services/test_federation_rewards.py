@@ -28,12 +28,12 @@ from rexis.protocol.federation_rounds import RoundResult, Survivors, accumulate,
 from rexis.protocol.secagg_messages import secagg_context, survivors_hash
 from rexis.secagg.scored_rounds import METRIC
 from services.aggregator.background import jobs
-from services.aggregator.models import Attempt
+from services.aggregator.models import Attempt, OnchainRound
 from services.aggregator.settings import AggregatorSettings
 from services.foundation.database import open_engine, transaction
 from tests.services.command_parties import PASSPHRASE, Machine, unsettled_environment
 from tests.services.federation_stand_in import CHAIN_ID, send
-from tests.services.federations_on_chain import founding_of, migrated
+from tests.services.federations_on_chain import founding_of, migrated, wait_until
 from tests.services.marketplace_on_chain import undone
 from tests.services.scored_rows import ScoredFederation
 from tests.services.service_applications import serving
@@ -107,6 +107,12 @@ class Programme:
             self._round(number)
         with transaction(self.engine) as session:
             self.scored.add(session, seeds=self.seeds)
+
+    def is_indexed(self) -> bool:
+        """Whether the aggregator has seen all of it on the chain."""
+        with transaction(self.engine, read_only=True) as session:
+            last = session.get(OnchainRound, (self.scored.id, 10, 1))
+            return last is not None and last.finalised_transaction is not None
 
     def _round(self, number: int) -> None:
         aggregator, place = self.scored.aggregator, (CHAIN_ID, self.address(REGISTRY))
@@ -209,6 +215,7 @@ def programme(rpc_url: str, tmp_path: Path) -> Iterator[Programme]:
         made.found()
         made.play()
         with at_work(settings, engine):
+            wait_until(made.is_indexed)
             yield made
         engine.dispose()
 

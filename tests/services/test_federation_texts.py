@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from rexis.agent.federation.contribution import read_model
+from rexis.agent.federation.contribution import batch_seed, read_model
 from rexis.agent.federation.founding import FederationPlan
 from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError
 from rexis.models.builders import build
+from rexis.models.modules.bert_lora import LoraClassifier
 from rexis.protocol.federation_config import FederationConfig
 from rexis.training.evaluation import evaluate
 from rexis.training.local import LocalSteps, clip_update, train_local
@@ -145,3 +146,39 @@ def test_a_head_is_trained_with_noise_at_the_site(stand_in: StandIn, readers: li
     kept = stand_in.kept[federation]
     assert (len(kept.rounds[0]["survivors"]), kept.rounds[0]["metrics"]) == (4, {"version": 1, "weight": 4})
     assert kept.model != before
+
+
+def test_hospitals_train_factors_on_reports_and_those_that_are_frozen_stay_at_home(
+    stand_in: StandIn, readers: list[Hospital], base: Path
+) -> None:
+    spec: dict[str, Any] = {"base": to_hex(read_base(base).digest), "hidden": 24, "layers": 2, "outputs": 1, "pooling": "mean"}
+    spec |= {"projections": ["query", "value"], "rank": 2, "alpha": 4, "freeze_a": True}
+    model = {"version": 1, "family": "bert-lora", "config": spec}
+    changes = {"model": model, "batch_size": 8, "learning_rate": "0.5", "steps": 3, "rounds": 1}
+    federation = stand_in.found(FederationPlan(head_config(readers, base, **changes), seed=6))
+    kept, encoder = stand_in.kept[federation], read_base(base)
+    plan = kept.config.training
+    assert plan is not None
+    for hospital in readers:
+        hospital.join(federation)
+    start = read_model(plan, kept.content, kept.model)
+    manifest = stand_in.open_round(federation).manifest
+    play(stand_in, federation, readers)
+    found = read_model(plan, kept.content, kept.model)
+    updates, weights = [], []
+    for hospital in readers:
+        rows = kept.config.features.encode(hospital.table.columns, hospital.table.rows)
+        module = build(plan.model, seed=0)
+        assert isinstance(module, LoraClassifier)
+        module.attach(encoder.encoder)
+        module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in start.items()})
+        steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size)
+        train_local(module, encoder.tokens(rows.texts or (), 12), torch.from_numpy(rows.labels), steps, seed=batch_seed(manifest))
+        updates.append({name: tensor.numpy() - start[name] for name, tensor in module.state_dict().items()})
+        weights.append(plan.weight(len(rows.labels)))
+    for name, tensor in found.items():
+        expected = start[name] + np.average([update[name] for update in updates], axis=0, weights=weights)
+        assert tensor == pytest.approx(expected, abs=1e-5), name
+        assert (tensor == start[name]).all() == name.endswith(".A"), name
+    # Of 8 factors of 2 x 24 half, a classifier of 25 and two slots.
+    assert kept.config.length == 4 * 48 + 27

@@ -10,6 +10,7 @@ import yaml
 
 from rexis.agent.federation.contribution import model_file_spec, read_model
 from rexis.agent.federation.founding import FederationPlan
+from rexis.contribution.formula import FORMULA_DIGEST
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import BelowThresholdError, MalformedMessageError, RexisError, UnexpectedMessageError
 from rexis.protocol.batch import digest_file
@@ -57,6 +58,23 @@ def test_what_follows_from_the_rest_may_be_left_out(tmp_path: Path) -> None:
     assert written_out.config.digest == config.digest
 
 
+def test_a_file_may_ask_for_groups_and_gets_no_sparse_graph_with_them(tmp_path: Path) -> None:
+    members = [{"address": checksum_address(f"0x{number:040x}"), "dataset": number} for number in range(1, 71)]
+    groups = {"count": 7, "rule": "trimmed-mean", "trim": 2}
+    config = read(tmp_path, {**SPEC, "members": members, "groups": groups}).config
+    assert config.groups is not None
+    assert (config.groups.document(), config.degree) == (groups, None)
+    assert read(tmp_path, {**SPEC, "members": members}).config.degree is not None
+    with pytest.raises(MalformedMessageError, match="9 for 3 groups and collusion_bound 1, got 8"):
+        read(tmp_path, {**SPEC, "members": members[:8], "groups": {"count": 3, "rule": "median"}})
+
+
+def test_a_model_that_sixteen_bits_have_no_steps_for_is_not_founded(tmp_path: Path) -> None:
+    large = {**NETWORK, "config": {**NETWORK["config"], "hidden": [65_536, 64]}}
+    with pytest.raises(UnexpectedMessageError, match="ring_bits 16: expected"):
+        read(tmp_path, {**SPEC, "training": {**SPEC["training"], "model": large, "ring_bits": 16}})
+
+
 def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "model": NETWORK,
@@ -71,6 +89,20 @@ def test_parts_of_a_plan_are_read_with_numbers_as_people_write_them(tmp_path: Pa
     assert document["strategy"] == {"name": "fedadam", "learning_rate": "0.1", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"}
     assert document["stopping"] == {"holdout": "0.2", "patience": 3, "improvement": "0.001"}
     assert (document["optimizer"], document["personal"], list(plan.shared)) == ("adam", ["0.bias", "2."], ["0.weight"])
+
+
+def test_scores_take_the_formula_of_this_version_and_numbers_as_people_write_them(tmp_path: Path) -> None:
+    members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 10)]
+    privacy = {"mechanism": "dp-sgd", "noise_multiplier": 1.5, "clipping_norm": 1, "sampling_rate": 0.05, "delta": 1e-5, "epsilon": 20}
+    plan = {**SPEC["training"], "batch_size": 16, "privacy": privacy}
+    spec = {**SPEC, "members": members, "training": plan, "groups": {"count": 3, "rule": "median", "redrawn": True}}
+    scores = read(tmp_path, {**spec, "scores": {"confidence": 0.9, "floor": 0.25}}).config.scores
+    assert scores is not None
+    assert scores.document() == {"formula": to_hex(FORMULA_DIGEST), "bands": 4, "confidence": "0.9", "floor": "0.25", "cap": "1"}
+    config = read(tmp_path, {**spec, "scores": {}}).config
+    assert read(tmp_path, config.document()).config.digest == config.digest
+    with pytest.raises(MalformedMessageError, match="the only one here"):
+        read(tmp_path, {**spec, "scores": {"formula": 17}})
 
 
 def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_otherwise(tmp_path: Path) -> None:
@@ -152,3 +184,73 @@ def test_a_file_that_says_something_unsafe_or_unknown_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         read(tmp_path, SPEC | change)
+
+
+def test_a_statistic_that_counts_is_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
+    event = {"column": "dead", "events": ["1"], "censored": ["0"]}
+    dimensions = [{"column": "age", "bands": [50, 62.5]}, {"column": "num", "above": 0}, {"column": "sex", "levels": ["F", "M"]}]
+    privacy = {"mechanism": "skellam", "noise_multiplier": 4, "delta": 0.00001, "epsilon": 2}
+    counted = {**{name: value for name, value in SPEC.items() if name != "training"}, "kind": "statistics"}
+    table = read(tmp_path, {**counted, "statistics": {"identifier": "table", "dimensions": dimensions, "minimum_cell": 12}})
+    assert table.config.statistics is not None
+    assert table.config.statistics.document() == {
+        "identifier": "table",
+        "dimensions": [{"column": "age", "bands": ["50", "62.5"]}, {"column": "num", "above": "0"}, dimensions[2]],
+        "minimum_cell": 12,
+    }
+    assert (table.initial, table.model, table.config.protection) == (b"", table.config.statistic_digest, "secagg")
+    survival = {"identifier": "survival", "time": "months", "event": event, "edges": [6, 12.5], "privacy": privacy}
+    noisy = read(tmp_path, {**counted, "statistics": {**survival, "group": {"column": "age", "bands": [50]}}}).config
+    assert noisy.statistics is not None
+    assert (noisy.protection, noisy.statistics.document()) == (
+        "secagg+dp",
+        {
+            **survival,
+            "edges": ["6", "12.5"],
+            "group": {"column": "age", "bands": ["50"]},
+            "privacy": {**privacy, "noise_multiplier": "4", "delta": "0.00001", "epsilon": "2"},
+        },
+    )
+    with pytest.raises(UnexpectedMessageError, match="expected more noise"):
+        read(tmp_path, {**counted, "statistics": {**survival, "privacy": {**privacy, "epsilon": 0.5}}})
+    for wrong in (
+        {**survival, "edges": "6"},
+        {**survival, "group": "arm"},
+        {**survival, "privacy": 1},
+        {"identifier": "table", "dimensions": 1},
+    ):
+        with pytest.raises(MalformedMessageError, match=r"spec\.yaml"):
+            read(tmp_path, {**counted, "statistics": wrong})
+
+
+def test_the_families_of_survival_and_texts_are_founded_from_a_file(tmp_path: Path) -> None:
+    base = "0x" + 64 * "1"
+    text = {
+        "version": 1,
+        "inputs": [{"column": "report", "kind": "text", "length": 32}],
+        "target": {"column": "x", "levels": ["a", "b", "c"]},
+    }
+    survival = {**SPEC["features"], "target": {"time": "weeks", "event": "died"}}
+    head: dict[str, Any] = {"base": base, "hidden": 8, "outputs": 3, "pooling": "mean"}
+    lora = {**head, "layers": 2, "projections": ["query", "value"], "rank": 2, "alpha": 4}
+    for features, family, config, plan in (
+        (survival, "cox", {"inputs": 1}, {}),
+        (text, "bert-head", head, {"standardisation": None}),
+        (text, "bert-lora", lora, {"standardisation": None, "batch_size": 16}),
+    ):
+        model = {"version": 1, "family": family, "config": config}
+        spec = {**SPEC, "features": features, "training": {**SPEC["training"], "model": model, **plan}}
+        path = tmp_path / "spec.yaml"
+        # As people write it: without quotes YAML reads the digest as a number.
+        path.write_text(yaml.safe_dump(spec).replace(f"'{base}'", base))
+        found = FederationPlan.read(path, founder=FOUNDER, aggregator=AGGREGATOR)
+        assert found.config.training is not None
+        assert found.config.training.model.document() == model
+        tensors = read_model(found.config.training, found.initial, found.model)
+        assert all(np.any(tensor) != name.endswith(".B") for name, tensor in tensors.items())
+        if family == "cox":
+            zeros = read(tmp_path, {**spec, "initial": "zeros"})
+            assert not any(np.any(tensor) for tensor in read_model(found.config.training, zeros.initial, zeros.model).values())
+        else:
+            with pytest.raises(UnexpectedMessageError, match="does not learn"):
+                read(tmp_path, {**spec, "initial": "zeros"})

@@ -42,6 +42,9 @@ protections = ["none", "secagg"]
 purposes = ["HMB", "GRU"]
 epsilon = 3
 delta = 1e-6
+minimum_cell = 20
+maximum_counts = 1
+chain_away_stages = 0
 
 [models]
 folders = ["minilm", "models/clinical"]
@@ -72,6 +75,16 @@ def test_everything_that_may_be_said_is_read(tmp_path: Path) -> None:
     assert site.federations.privacy == PrivacyCap(3.0, 1e-6)
     assert site.federations.protections == {"none", "secagg"}
     assert site.models == (tmp_path / "minilm", tmp_path / "models" / "clinical")
+    assert (site.federations.cell, site.federations.counts) == (20, 1)
+    assert site.federations.chain_away_stages == 0
+
+
+def test_several_aggregators_are_named_in_their_order(tmp_path: Path) -> None:
+    services = site_of(tmp_path, MINIMAL + '[services]\naggregators = ["https://b.example", "https://a.example:8443"]\n').services
+    assert services.aggregators == ("https://b.example", "https://a.example:8443")
+    assert services.aggregator == services.aggregators[0]
+    one = site_of(tmp_path, MINIMAL + '[services]\naggregator = "https://b.example"\n').services
+    assert one.aggregators == ("https://b.example",)
 
 
 def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
@@ -109,12 +122,16 @@ def test_what_is_not_said_is_not_allowed(tmp_path: Path) -> None:
         (MINIMAL + '[federations]\npurposes = ["XYZ"]\n', "XYZ"),
         (MINIMAL + '[federations]\nprotections = ["nothing"]\n', "federations.protections"),
         (MINIMAL + "[federations]\nprotections = []\n", "federations.protections"),
+        (MINIMAL + "[federations]\nchain_away_stages = -1\n", "federations.chain_away_stages"),
         (MINIMAL + "[federations]\nepsilon = 3\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\ndelta = 1e-6\n", "epsilon > 0 and delta"),
         (MINIMAL + "[federations]\nepsilon = 3\ndelta = 1\n", "epsilon > 0 and delta"),
         (MINIMAL + '[federations]\nepsilon = "3"\ndelta = 1e-6\n', "federations.epsilon"),
         (MINIMAL + '[services]\nmarketplace = "http://elsewhere.example"\n', "TLS"),
         (MINIMAL + '[services]\nchain = ["ipc:///secret"]\n', "services.chain"),
+        (MINIMAL + '[services]\naggregators = ["https://a.example", "http://b.example"]\n', "TLS"),
+        (MINIMAL + '[services]\naggregators = ["https://a.example", "https://a.example/"]\n', "listed twice"),
+        (MINIMAL + '[services]\naggregator = "https://a.example"\naggregators = ["https://b.example"]\n', "either"),
         ("poll_interval_s = 0.01\n" + MINIMAL, "poll_interval_s"),
         ("poll_interval_s = nan\n" + MINIMAL, "poll_interval_s"),
         ("poll_interval = 1\n" + MINIMAL, "poll_interval"),

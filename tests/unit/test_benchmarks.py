@@ -14,6 +14,7 @@ from benchmarks.__main__ import figures_of, table
 from benchmarks.chain import relayed_over_sent
 from benchmarks.federation import repeated_cv
 from contracts.gas.__main__ import SNAPSHOT
+from rexis.dp.accountant import GaussianEvent, epsilon
 
 ROOT = Path(__file__).parents[2]
 EE_KEYS = {"relative_error", "plain_fp32_error", "runtime_ratio", "plain_plain_ratio", "expansion", "keygen_s", "encrypt_model_s"}
@@ -124,6 +125,29 @@ def test_the_committed_federation_reaches_what_the_design_promises() -> None:
     assert flamby["masked_sums"] == flamby["rounds"] + 1
     assert repeated["federated_auc"] >= repeated["pooled_auc"] - 0.005
     assert repeated["repeats"] == 10
+
+
+def test_the_committed_accuracy_under_privacy_is_that_of_the_noise_that_it_claims() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "federation.json").read_text())["private"]
+    steps, before = found["rounds"] * found["local_steps"], 0.0
+    for most, least in ((1, 0.85), (3, 0.86), (8, 0.865)):
+        at = found[f"epsilon_{most}"]
+        # Every patient is in every step.
+        assert 0.98 * most < epsilon([GaussianEvent(at["noise_multiplier"], 1.0, steps)], found["delta"]) <= most
+        assert at["auc"] >= least
+        assert at["auc"] + 2 * at["auc_sd"] > before
+        before = at["auc"]
+    assert found["none"]["auc"] >= before - 0.005
+    assert found["runs"] >= 20
+
+
+def test_the_committed_head_on_a_frozen_encoder_classifies_nearly_as_the_pooled_one() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "federation.json").read_text())["icd10"]
+    assert found["federated_accuracy"] >= found["pooled_accuracy"] - 0.03
+    assert found["federated_accuracy"] >= found["alone_accuracy"] + 0.1
+    # `specs/data.md` item 4 has 0.743 over five folds.
+    assert abs(found["pooled_accuracy"] - 0.743) < 0.02
+    assert found["parameters"] == 21 * 385
 
 
 def test_the_committed_training_on_ciphertext_is_training_on_plaintext() -> None:

@@ -4,14 +4,19 @@ import json
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rexis.contribution.formula import UNIT
+from rexis.contribution.group_values import group_values
 from rexis.encoding import canonical_json, to_hex
 from rexis.errors import BelowThresholdError, MalformedMessageError
 from rexis.protocol.contributions import ContributionBundle, ContributionStatement
 from rexis.protocol.federation_config import FederationConfig
-from rexis.secagg.scored_rounds import METRIC, scored_round
+from rexis.secagg.groups import draw_groups
+from rexis.secagg.payloads import MeanUpdate, encode_update
+from rexis.secagg.scored_rounds import METRIC, scored_round, values_of
+from rexis.secagg.server_steps import server_step
 from tests.unit.scored_federations import MEMBERS, SCORES, bundle_of, metrics_of, scored_document, seed_of
 
 CONFIG = FederationConfig.parse(scored_document())
@@ -75,6 +80,13 @@ def test_a_site_that_sends_nothing_is_in_band_zero() -> None:
     assert statement.bands == (0, *[1] * 8)
 
 
+def test_three_groups_and_ten_rounds_do_not_tell_two_idle_sites_of_nine_apart() -> None:
+    """They then share everybody's band: what an interval does not show is paid. Twenty rounds show it."""
+    assert set(ContributionStatement.of(CONFIG, bundle_of(CONFIG, idle=2)).bands) == {1}
+    longer = FederationConfig.parse(scored_document(**training(rounds=20)))
+    assert ContributionStatement.of(longer, bundle_of(longer, rounds=20, idle=2)).bands == (1, 1, *[2] * 7)
+
+
 def test_the_bundle_names_who_was_in_the_sums_and_leaves_out_groups_that_could_not_be_read() -> None:
     survivors = [address for address in CONFIG.roster if address != MEMBERS[4]]
     metrics = metrics_of(CONFIG, 3, survivors)
@@ -130,3 +142,28 @@ def test_a_bundle_of_another_federation_gives_no_statement() -> None:
     document["rounds"][0]["groups"][0]["members"] = [stranger, *members[1:]]
     with pytest.raises(MalformedMessageError, match="members of the federation"):
         ContributionStatement.of(CONFIG, ContributionBundle.parse(document))
+
+
+def test_the_values_of_a_rounds_metrics_are_those_of_the_plain_group_means() -> None:
+    generator = np.random.default_rng(0)
+    updates = 0.5 + 0.2 * generator.normal(size=(9, 2))
+    groups = draw_groups(seed_of(1), 9, 3)
+    sums = [
+        sum(
+            (encode_update(CONFIG, updates[position - 1], examples=20, loss=0.5) for position in group[1:]),
+            start=encode_update(CONFIG, updates[group[0] - 1], examples=20, loss=0.5),
+        )
+        for group in groups
+    ]
+    assert CONFIG.training is not None
+    base = {name: np.zeros(shape, dtype=np.float32) for name, shape in CONFIG.training.model.shapes.items()}
+    metrics = server_step(CONFIG, base, b"", sums).metrics
+    plain = group_values([np.mean([updates[position - 1] for position in group], axis=0) for group in groups])
+    assert metrics[METRIC] == pytest.approx(plain, abs=2)
+    # A site that writes nonsense into its slots costs its group its value, and nobody else's group changes places.
+    spoiled = [sums[0] * 0, *sums[1:]]
+    unscored = FederationConfig.parse({name: value for name, value in scored_document().items() if name != "scores"})
+    assert METRIC not in server_step(unscored, base, b"", sums).metrics
+    with pytest.raises(BelowThresholdError):
+        server_step(CONFIG, base, b"", spoiled)
+    assert values_of([None, *[MeanUpdate(updates[group].mean(axis=0), None, 3) for group in ([0, 1, 2], [3, 4, 5])]])[0] is None

@@ -13,7 +13,7 @@ from scipy import stats
 
 from rexis.agent.federation.counting import check_table, count_rows, rest_of, statistic_vector
 from rexis.agent.table import Table
-from rexis.encoding import canonical_json, checksum_address, to_hex
+from rexis.encoding import canonical_json, to_hex
 from rexis.errors import MalformedMessageError, PolicyError, UnexpectedMessageError
 from rexis.pages.charts import Curve, curves, standalone
 from rexis.protocol.federation_config import FederationConfig
@@ -25,37 +25,8 @@ from rexis.secagg.statistics.chi_squared import tail
 from rexis.secagg.statistics.counts import decode_counts, encode_counts
 from rexis.secagg.statistics.survival_curves import curves as survival_curves
 from rexis.secagg.statistics.survival_curves import log_rank
+from tests.unit.counting_plans import CONFIG, NOISE, SURVIVAL, TABLE, config_of, noisy
 
-TABLE: dict[str, Any] = {
-    "identifier": "table",
-    "dimensions": [{"column": "age", "bands": ["50", "65"]}, {"column": "sex", "levels": ["F", "M"]}],
-    "minimum_cell": 5,
-}
-SURVIVAL: dict[str, Any] = {
-    "identifier": "survival",
-    "time": "months",
-    "event": {"column": "dead", "events": ["1"], "censored": ["0"]},
-    "edges": ["6", "12", "24"],
-    "group": {"column": "arm", "levels": ["A", "B"]},
-    "minimum_cell": 5,
-}
-NOISE = {"mechanism": "skellam", "noise_multiplier": "4", "delta": "0.00001", "epsilon": "2"}
-CONFIG: dict[str, Any] = {
-    "version": 1,
-    "name": "counts",
-    "kind": "statistics",
-    "founder": checksum_address("0x" + 40 * "a"),
-    "members": [{"address": checksum_address(f"0x{17 * n:040x}"), "dataset": n} for n in (1, 2, 3, 4)],
-    "aggregators": [checksum_address("0x" + 40 * "b")],
-    "quorum": 1,
-    "collusion_bound": 1,
-    "threshold": 3,
-    "min_survivors": 3,
-    "purpose": 6,
-    "features": {"version": 1, "inputs": [{"column": "age", "kind": "number"}], "target": {"column": "dead", "above": "0"}},
-    "stage_s": 20,
-    "training": None,
-}
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "federation_config.json").read_text())
 COLUMNS = ("age", "sex", "months", "dead", "arm")
 
@@ -71,15 +42,6 @@ def test_an_independent_reference_counts_the_same() -> None:
         assert to_hex(sent.astype("<u8").tobytes()) == vector["vector"]
         result = decode_statistic(config, sent)
         assert (result.document(), to_hex(result.digest)) == (vector["result"], vector["resultHash"])
-
-
-def noisy(plan: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in plan.items() if name != "minimum_cell"} | {"privacy": NOISE}
-
-
-def config_of(plan: dict[str, Any], **changes: Any) -> FederationConfig:
-    protection = {"protection": "secagg+dp"} if "privacy" in plan else {}
-    return FederationConfig.parse({**CONFIG, "statistics": plan, **protection, **changes})
 
 
 def patients(seed: int, count: int) -> Table:

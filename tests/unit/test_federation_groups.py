@@ -52,6 +52,7 @@ def test_a_config_with_groups_has_one_document(groups: dict[str, Any]) -> None:
         (12, {"count": 4, "rule": "median"}, {"training": {"strategy": {"name": "scaffold", "learning_rate": "1"}}}, "scaffold"),
         (12, {"count": 4, "rule": "median", "redrawn": True}, {}, "can show a single update"),
         (12, {"count": 4, "rule": "median"}, {"protection": "none"}, "without group_pad, degree or groups"),
+        (12, {"count": 4, "rule": "median"}, {"group_pad": True}, "groups and group_pad"),
         (
             12,
             {"count": 4, "rule": "median"},

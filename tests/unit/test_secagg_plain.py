@@ -9,7 +9,6 @@ import pytest
 from rexis.errors import BelowThresholdError, EquivocationError, MalformedMessageError, UnexpectedMessageError
 from rexis.protocol.secagg_messages import Envelope, Stage
 from rexis.secagg import Coordinator, Participant
-from rexis.secagg.accumulator import MaskedSum
 from rexis.secagg.history import AttemptRecord, Outcome
 from rexis.secagg.plain_coordinator import PlainCoordinator
 from rexis.secagg.plain_participant import PlainParticipant
@@ -55,13 +54,14 @@ def test_the_sum_is_that_of_whoever_uploaded_and_has_no_salt(ring_bits: int, pre
             coordinator.receive(message)
         assert set(coordinator.awaited) == {terms.address(position) for position in range(1, 6) if position not in present}
         coordinator.close_masked()
-        total = coordinator.masked_sum()
+        (total,) = coordinator.masked_sums()
         for address, content in uploads.items():
             total.add(address, chunked(content, 7))
         with pytest.raises(UnexpectedMessageError, match="expected an attempt in unmask"):
-            coordinator.unmask(total)
+            coordinator.unmask([total])
         coordinator.close_survivors(fixed=coordinator.survivors.fixed)
-        assert (coordinator.unmask(total) == plain_sum(replace(terms, length=5), present)).all()
+        (opened,) = coordinator.unmask([total])
+        assert (opened == plain_sum(replace(terms, length=5), present)).all()
     # The record that stands on chain says which vectors, and that they had no masks.
     swapped = PlainSurvivors(terms, {position: bytes([position]) * 32 for position in present})
     assert swapped.fixed.survivors == coordinator.survivors.fixed.survivors
@@ -85,7 +85,7 @@ def test_below_the_threshold_late_or_for_another_set_nothing_is_summed() -> None
         with pytest.raises(EquivocationError, match="this attempt is lost"):
             coordinator.close_survivors(fixed=FixedSurvivors(bytes(32), coordinator.survivors.fixed.masked))
         with pytest.raises(UnexpectedMessageError, match="not a survivor"):
-            MaskedSum.add(coordinator.masked_sum(), terms.address(5), [bytes(52)])
+            coordinator.masked_sums()[0].add(terms.address(5), [bytes(52)])
 
 
 def test_nothing_of_an_attempt_with_masks_is_ever_sent_without_them_and_the_other_way_round() -> None:

@@ -1,6 +1,7 @@
 """Cox's model: the partial likelihood against one written out in float64 and a published example, the C-index against all pairs, and a
 federation against the pooled table."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -116,7 +117,8 @@ def test_a_cox_model_is_one_layer_without_bias() -> None:
     assert ModelSpec.parse(spec.document()) == spec
     assert describe(build(spec, seed=0)) == spec
     assert {name: tuple(tensor.shape) for name, tensor in build(spec, seed=0).state_dict().items()} == spec.shapes
-    assert spec.digest() != ModelSpec.parse({"version": 1, "family": "logistic", "config": {"inputs": 3, "outputs": 1}}).digest()
+    canonical = b'{"config":{"inputs":3},"family":"cox","tensors":[{"name":"0.weight","shape":[1,3]}],"version":1}'
+    assert spec.digest() == hashlib.sha256(b"rexis/model-spec/1\0" + canonical).digest()
 
 
 TRUE = np.array([0.9, -0.6, 0.3, 0.0])

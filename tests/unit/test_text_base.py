@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from rexis.agent.federation.text_bases import TextBases
+from rexis.cli.command import app
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, MalformedMessageError, UnexpectedMessageError, UnsupportedLayerError
 from rexis.models.builders import build
@@ -115,8 +117,21 @@ def test_only_the_base_of_the_plan_is_trained_on(tmp_path: Path) -> None:
     TextBases([without]).check(config_of(bare))
     with pytest.raises(UnexpectedMessageError, match="lacks a pooler"):
         TextBases([without]).check(config_of(bare, pooling="pooler"))
+    long = {**FEATURES, "inputs": [{**FEATURES["inputs"][0], "length": 17}]}
+    with pytest.raises(UnexpectedMessageError, match="at most 16 tokens"):
+        TextBases([second]).check(config_of(digest, features=long))
     # A federation of rows asks for nothing.
     TextBases().check(FederationConfig.parse(CONFIG))
+
+
+def test_the_command_prints_what_a_plan_names(tmp_path: Path) -> None:
+    folder = save_text_folder(tmp_path / "a")
+    printed = CliRunner().invoke(app, ["federation", "base", str(folder), "--json"])
+    assert json.loads(printed.stdout) == {"base": to_hex(read_base(folder).digest), "hidden": 24, "positions": 16}
+    (folder / "tokenizer.json").unlink()
+    refused = CliRunner().invoke(app, ["federation", "base", str(folder), "--json"])
+    assert refused.exit_code != 0
+    assert "tokenizer.json" in refused.output
 
 
 def test_a_head_is_a_linear_layer_of_its_own() -> None:

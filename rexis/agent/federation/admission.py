@@ -10,6 +10,7 @@ from rexis.errors import DigestMismatchError, PolicyError, UnexpectedMessageErro
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.manifest import Manifest
 from rexis.secagg.graph import is_complete, neighbourhood_threshold
+from rexis.secagg.payloads import update_encoding
 from rexis.secagg.privacy import check_claim
 from rexis.secagg.terms import RoundTerms
 from rexis.secagg.thresholds import Thresholds, thresholds
@@ -19,8 +20,8 @@ def check_founding(federation: bytes, config: FederationConfig, registry: Regist
     """Compare a config with the federation that stands on chain under this id, and its thresholds with what secrecy asks for.
 
     Raises:
-        UnexpectedMessageError: another federation's config, one that is not (or no longer) on chain, members that differ, or rounds that
-            cost more privacy than the plan says.
+        UnexpectedMessageError: another federation's config, one that is not (or no longer) on chain, members that differ, a ring without
+            room for the updates, or rounds that cost more privacy than the plan says.
         DigestMismatchError: another config than was founded.
         BelowThresholdError, ValueError: thresholds under which one update could be exposed.
     """
@@ -39,7 +40,20 @@ def check_founding(federation: bytes, config: FederationConfig, registry: Regist
     if strangers:
         raise UnexpectedMessageError(f"the chain does not know {', '.join(strangers)} as aggregators of this federation")
     thresholds_of(config)
+    check_encoding(config)
     check_claim(config)
+
+
+def check_encoding(config: FederationConfig) -> None:
+    """Check that the federation's ring has room for what its sites will send.
+
+    Raises:
+        UnexpectedMessageError: it has none; the message gives the rule.
+    """
+    try:
+        update_encoding(config)
+    except ValueError as error:
+        raise UnexpectedMessageError(f"training: {error}") from error
 
 
 def check_roster(federation: bytes, config: FederationConfig, registry: Registry) -> None:

@@ -7,6 +7,9 @@ counts with noise   as often as the privacy ledger admits.
 
 A refusal because of a small cell is an answer of one bit, so a column is counted for a few federations only, answered or refused. Noise
 is under that limit as well where the site has no cap on ε. A federation is written down before anything is counted for it.
+
+All of it is by data set version: exact sums over two versions that differ by a few patients differ by those. An owner who lets others count
+exactly registers new versions on a schedule, and not with each patient.
 """
 
 import sqlite3

@@ -2,10 +2,9 @@
 
 That the chain is away is never the aggregator's word. A node that answers decides: then nothing is signed here, and what was signed before
 is not acted on. Signed is the one set that a quorum of aggregators has signed as well, so that whoever holds the signatures can have it
-recorded when the chain is back, and only before the round's deadline, after which it can not be recorded any more.
+recorded when the chain is back, also after the round's deadline.
 """
 
-import time
 from collections.abc import Callable
 
 from rexis.agent.duty import Event, Report
@@ -46,7 +45,6 @@ class Consents:
     ) -> None:
         self._records, self._registry, self._aggregator = records, registry, aggregator
         self._signer, self._policy, self._send, self._report = signer, policy, send, report
-        self._approvals = ApprovalClient(aggregator.connection)
         self._silence = ChainSilence(lambda: registry.chain)
         self._told: set[tuple[bytes, str]] = set()
 
@@ -84,11 +82,11 @@ class Consents:
         if participant.phase is not Phase.SURVIVORS:
             return None
         signed = self._messages(stored, Stage.SURVIVORS)
-        # With fewer, the others answer for what the chain has fixed meanwhile: this site's node will show it, too.
-        return participant.unmask(signed) if len({message.sender for message in signed}) >= member.config.threshold else None
+        # With fewer than the registry asks for, the others answer for what the chain has: this site's node will show it, too.
+        return participant.unmask(signed) if len({message.sender for message in signed}) >= member.config.min_survivors else None
 
     def _stands_in(self, member: Membership, stored: StoredAttempt) -> bool:
-        if not may_stand_in(member.config) or time.time() > stored.manifest.deadlines.unmask:
+        if not may_stand_in(member.config):
             return False
         self._silence.look()
         why = self._silence.reason(member.config.stage_s, self._policy.chain_away_stages)
@@ -99,7 +97,8 @@ class Consents:
         """Sites do not sign what the registry would refuse: a set that is not signed by a quorum of the federation's aggregators."""
         fixed = participant.survivors.fixed
         expected = Survivors(stored.federation, stored.round, stored.attempt, fixed.survivors, fixed.masked)
-        shown = self._approvals.approvals(stored.federation, stored.round, stored.attempt)
+        client = ApprovalClient(self._aggregator.leading(stored.federation).connection)
+        shown = client.approvals(stored.federation, stored.round, stored.attempt)
         check_approvals(shown, member.config, self._registry.chain_id, self._registry.address)
         signers = {approval.signer for approval in shown if approval.statement == expected}
         if len(signers) < member.config.quorum:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from rexis.secagg.payloads import Holdout, encode_update, sent_variate
 from rexis.secagg.server_steps import unflatten
 from rexis.secagg.statistics import Moments
 from rexis.training.strategies import variate_change
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODEL_DTYPE = "f32"
 
@@ -92,6 +96,7 @@ def local_contribution(
     held: Features | None = None,
     state: SiteState | None = None,
     control: NDArray[np.float64] | None = None,
+    encoder: "nn.Module | None" = None,
     keyed: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Contribution:
@@ -105,6 +110,7 @@ def local_contribution(
         held: rows that are never trained on; with early stopping, and only then.
         state: what stays at this site; None before a round counted.
         control: c of SCAFFOLD, f64 [parameters]; with SCAFFOLD, and only then.
+        encoder: that a model of the family bert-lora is called with; for it, and only then.
         keyed: what is sent of an update f64 [parameters] where the members have a key; None sends the update.
         on_step: told after each local step how many are done, and of how many.
 
@@ -115,6 +121,7 @@ def local_contribution(
     import torch
 
     from rexis.models.builders import build
+    from rexis.models.modules.bert_lora import LoraClassifier
     from rexis.training.local import LocalSteps, train_local
     from rexis.training.losses import loss_of
 
@@ -124,20 +131,22 @@ def local_contribution(
     before = state or SiteState.initial(plan, model)
     module = build(plan.model, seed=0)
     module.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in {**model, **before.personal}.items()})
+    if isinstance(module, LoraClassifier) and encoder is not None:
+        module.attach(encoder)
     if plan.privacy is not None and plan.privacy.mechanism == "dp-sgd":
         noisy = private_update(plan, plan.privacy, module, rows, on_step=on_step)
         return Contribution(encoded(lambda: encode_update(config, noisy, examples=len(rows.labels), loss=0.0)), before)
     holdout = None
     if held is not None:
         with torch.no_grad():
-            margins = module(torch.from_numpy(held.inputs.astype(np.float32)))
+            margins = module(torch.from_numpy(_inputs(held)))
             holdout = Holdout(len(held.labels), loss_of(plan.model)(margins, torch.from_numpy(held.labels)).item())
     steps = LocalSteps(plan.steps, float(plan.learning_rate), plan.batch_size, proximal=float(plan.proximal), optimizer=plan.optimizer)
     drift = None if control is None or before.variate is None else control - before.variate
     correction = None if drift is None else torch.from_numpy(_whole(plan, unflatten(plan, drift)))
-    inputs, labels = torch.from_numpy(rows.inputs.astype(np.float32)), torch.from_numpy(rows.labels)
+    inputs, labels = torch.from_numpy(_inputs(rows)), torch.from_numpy(rows.labels)
     update = train_local(
-        module, inputs, labels, steps, seed=_batch_seed(manifest), correction=correction, loss=loss_of(plan.model), on_step=on_step
+        module, inputs, labels, steps, seed=batch_seed(manifest), correction=correction, loss=loss_of(plan.model), on_step=on_step
     )
     delta = _shared(plan, update.delta.double().numpy())
     if keyed is not None:
@@ -158,6 +167,11 @@ def local_contribution(
     return Contribution(vector, SiteState(personal, variate))
 
 
+def _inputs(rows: Features) -> NDArray[Any]:
+    """What the model takes: token ids i64 [n, s], or f32 [n, d]."""
+    return rows.inputs.astype(np.float32) if rows.tokens is None else rows.tokens
+
+
 def _whole(plan: TrainingPlan, shared: Tensors) -> NDArray[np.float32]:
     """Tensors that are averaged as a vector over all of the model's parameters, zero where they are personal."""
     shapes = plan.model.shapes.items()
@@ -171,7 +185,7 @@ def _shared(plan: TrainingPlan, vector: NDArray[np.float64]) -> NDArray[np.float
     return shared
 
 
-def _batch_seed(manifest: Manifest) -> int:
+def batch_seed(manifest: Manifest) -> int:
     """Of the order of mini-batches, which is no secret; alike in each attempt at a round, so that the vector is."""
     place = manifest.federation + manifest.round.to_bytes(8, "big")
     return int.from_bytes(sha256(domain_tag("batch-order", 1) + b"\0" + place)[:7], "big")

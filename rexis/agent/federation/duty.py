@@ -94,11 +94,12 @@ class FederationDuty:
         self.policy = policy or SitePolicy()
         self._signer, self._aggregator, self._holdings = signer, aggregator, holdings
         self._report, self._on_step = report, on_step
-        self._relays = RelayClient(aggregator.connection)
         self._memberships: dict[bytes, Membership] = {}
         self.rounds = LocalRounds(self.records, self.registry, aggregator, signer.address, self.policy, bases)
         self._consents = Consents(self.records, self.registry, aggregator, signer, self.policy, self._send, report)
-        self.group_keys = PendingGroupKeys(GroupKeys(journal, signer, self.registry, aggregator.connection), self.records, report)
+        line = aggregator.connection
+        keys = GroupKeys(journal, signer, self.registry, line, leading=lambda federation: aggregator.leading(federation).connection)
+        self.group_keys = PendingGroupKeys(keys, self.records, report)
         self._results = ResultDuty(MemberResults(journal, signer, self.registry, aggregator), self.records, self.registry, report)
         self._committed_at: dict[bytes, float] = {}
         self._settled_at = float("-inf")
@@ -275,14 +276,15 @@ class FederationDuty:
 
     def _hand_in(self, stored: StoredAttempt, participant: AnyParticipant, vector: RingVector) -> None:
         """Upload what the participant has stored the digest of, and announce it."""
+        connection = self._aggregator.leading(stored.federation).connection
         if stored.upload is None:
             key = f"masked-{stored.ctx.hex()}"
-            stored = self.records.keep_upload(stored, create_upload(self._aggregator.connection, vector.nbytes, idempotency_key=key))
+            stored = self.records.keep_upload(stored, create_upload(connection, vector.nbytes, idempotency_key=key))
         with TemporaryDirectory(prefix="rexis-masked-") as folder:
             path = Path(folder) / "masked.bin"
             vector.tofile(path)
             step = partial(self._on_step, f"uploading the vector of round {stored.round}")
-            upload = upload_file(self._aggregator.connection, path, upload_id=stored.upload, progress=step)
+            upload = upload_file(connection, path, upload_id=stored.upload, progress=step)
         message = participant.announce_masked(upload)
         self._send(self.records.keep(stored, participant, "announced"), message)
 
@@ -313,7 +315,7 @@ class FederationDuty:
         assert kept is not None
         self._committed_at[stored.ctx] = monotonic()
         try:
-            self._relays.hand_in(kept.call)
+            RelayClient(self._aggregator.leading(stored.federation).connection).hand_in(kept.call)
         except ServiceError as error:
             # A node that is behind refuses what it takes a moment later, and a commitment that is there already is refused as well.
             if error.problem.get("type") != REVERTED:

@@ -15,6 +15,24 @@ A text classifier names the encoder that it is trained on; `rexis federation bas
 
     model: {version: 1, family: bert-head, config: {base: 0x…, hidden: 384, outputs: 21, pooling: mean}}
 
+
+Instead of training, with `kind: statistics`, a table of counts or the counts of survival curves, by columns of the members' tables as
+they were registered. Each row must be one patient. What a site is asked for is exact, where each of its own cells is empty or has
+`minimum_cell` rows, and then no other exact statistic may count the same columns; or it is sent with noise:
+
+    statistics:
+      identifier: table
+      dimensions: [{column: age, bands: [50, 65]}, {column: sex, levels: [F, M]}]
+      minimum_cell: 10
+
+    statistics:
+      identifier: survival
+      time: months
+      event: {column: dead, events: ["1"], censored: ["0"]}
+      edges: [6, 12, 24, 60]                                  # few: each interval has two cells of each group
+      group: {column: arm, levels: [A, B]}                    # may be left out: one curve
+      privacy: {mechanism: skellam, noise_multiplier: 4, delta: 0.00001, epsilon: 2}
+
 One member more says what the first model is:
 
     initial: {seed: 7}          # torch's initialisation; {seed: 0} if left out
@@ -35,13 +53,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rexis.agent.federation.admission import thresholds_of
+from rexis.agent.federation.admission import check_encoding, thresholds_of
 from rexis.agent.federation.contribution import model_file_spec
 from rexis.chain.deployments import Deployment
 from rexis.chain.signer import Signer
 from rexis.client.aggregator import AggregatorClient, Federation
 from rexis.client.relayed_calls import sign_call
 from rexis.client.uploads import upload_file
+from rexis.contribution.formula import FORMULA_DIGEST
 from rexis.encoding import checksum_address, to_hex
 from rexis.errors import MalformedMessageError, ServiceError, UnexpectedMessageError
 from rexis.models.cox import CoxConfig
@@ -84,11 +103,12 @@ class FederationPlan:
             seed: of the initialisation; None for zeros.
 
         Raises:
-            UnexpectedMessageError: thresholds that are not safe, rounds that cost more privacy than the plan says, or zeros for a model
-                that would not learn from them.
+            UnexpectedMessageError: thresholds that are not safe, a ring without room, rounds that cost more privacy than the plan says,
+                or zeros for a model that would not learn from them.
             BelowThresholdError: too few members for the collusion bound.
         """
         thresholds_of(config)
+        check_encoding(config)
         check_claim(config)
         self.config = config
         if config.training is None:
@@ -209,6 +229,12 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
     # Everybody with everybody, because the file says so or because nothing sparser is safe.
     if filled.get("degree", 0) is None:
         del filled["degree"]
+    given = filled.get("scores")
+    if isinstance(given, Mapping):
+        # The formula that this version computes, and one amount for everybody until intervals say otherwise.
+        formula = _hex_text(given.get("formula", to_hex(FORMULA_DIGEST)), 32)
+        scores = {"bands": 4, "confidence": "0.95", "floor": "0", "cap": "1", **given, "formula": formula}
+        filled["scores"] = _with_decimal_texts(scores, ("confidence", "floor", "cap"))
     if isinstance(filled["training"], Mapping):
         plan = {"batch_size": None, "proximal": "0", "standardisation": None, **filled["training"]}
         plan["standardisation"] = _hex_text(plan["standardisation"], 32)
@@ -217,12 +243,16 @@ def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[
         plan = _with_decimal_texts(plan, _DECIMALS)
         for part in _PARTS:
             if isinstance(plan.get(part), Mapping):
-                plan[part] = _with_decimal_texts(plan[part], tuple(name for name in plan[part] if name not in _NO_DECIMALS))
+                plan[part] = _part_with_decimal_texts(plan[part])
         if isinstance(plan.get("personal"), list) and all(isinstance(prefix, str) for prefix in plan["personal"]):
             plan["personal"] = sorted(plan["personal"])
         if isinstance(plan.get("privacy"), Mapping):
             filled.setdefault("protection", "secagg+dp")
         filled["training"] = plan
+    if isinstance(filled["statistics"], Mapping):
+        filled["statistics"] = _completed_statistics(filled["statistics"])
+        if isinstance(filled["statistics"].get("privacy"), Mapping):
+            filled.setdefault("protection", "secagg+dp")
     return filled
 
 
@@ -232,6 +262,34 @@ def _with_base(model: Any) -> Any:
     if not isinstance(config, Mapping) or "base" not in config:
         return model
     return {**model, "config": {**config, "base": _hex_text(config["base"], 32)}}
+
+
+def _completed_statistics(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan of a statistic with numbers as texts."""
+    completed = dict(plan)
+    if isinstance(completed.get("privacy"), Mapping):
+        completed["privacy"] = _with_decimal_texts(
+            completed["privacy"], tuple(name for name in completed["privacy"] if name not in _NO_DECIMALS)
+        )
+    if isinstance(completed.get("edges"), list):
+        completed["edges"] = [_decimal_text(edge) for edge in completed["edges"]]
+    if isinstance(completed.get("dimensions"), list):
+        completed["dimensions"] = [_with_number_texts(each) for each in completed["dimensions"]]
+    if "group" in completed:
+        completed["group"] = _with_number_texts(completed["group"])
+    return completed
+
+
+def _with_number_texts(dimension: Any) -> Any:
+    if not isinstance(dimension, Mapping):
+        return dimension
+    bands = dimension.get("bands")
+    listed = {"bands": [_decimal_text(edge) for edge in bands]} if isinstance(bands, list) else {}
+    return _with_decimal_texts({**dimension, **listed}, ("above",))
+
+
+def _part_with_decimal_texts(part: Mapping[str, Any]) -> dict[str, Any]:
+    return _with_decimal_texts(part, tuple(name for name in part if name not in _NO_DECIMALS))
 
 
 def _with_decimal_texts(members: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -70,14 +70,25 @@ class GroupKeys:
         registry: its own node.
         connection: to the aggregator, signed in.
         clock: seconds; only how long a member waits for those before it hangs on it.
+        leading: the connection to the aggregator of a federation, where a site names several.
     """
 
     def __init__(
-        self, journal: Journal, signer: Signer, registry: Registry, connection: Connection, *, clock: Callable[[], float] = monotonic
+        self,
+        journal: Journal,
+        signer: Signer,
+        registry: Registry,
+        connection: Connection,
+        *,
+        clock: Callable[[], float] = monotonic,
+        leading: Callable[[bytes], Connection] | None = None,
     ) -> None:
         self._journal, self._signer, self._registry = journal, signer, registry
-        self._client, self._clock = GroupKeyClient(connection), clock
+        self._leading, self._clock = leading or (lambda _federation: connection), clock
         self._complete_since: dict[bytes, float] = {}
+
+    def _client(self, federation: bytes) -> GroupKeyClient:
+        return GroupKeyClient(self._leading(federation))
 
     def publish(self, federation: bytes, config: FederationConfig) -> None:
         """Hand in this institution's public key, made and stored once; safe to repeat.
@@ -87,7 +98,7 @@ class GroupKeys:
             ServiceError, UnavailableError: the aggregator does not take it.
         """
         self._check(config)
-        self._client.publish(self._recipient(federation))
+        self._client(federation).publish(self._recipient(federation))
 
     def agree(self, federation: bytes, config: FederationConfig) -> bytes | None:
         """One step towards the group key.
@@ -108,10 +119,10 @@ class GroupKeys:
             return known
         self._check(config)
         check_roster(federation, config, self._registry)
-        own, documents = self._recipient(federation), self._client.documents(federation)
+        own, documents = self._recipient(federation), self._client(federation).documents(federation)
         if own.recipient not in {each.recipient for each in documents.recipients}:
-            self._client.publish(own)
-            documents = self._client.documents(federation)
+            self._client(federation).publish(own)
+            documents = self._client(federation).documents(federation)
         if documents.dealing is None:
             dealing = self._deal(federation, config, documents)
             if dealing is None:
@@ -146,12 +157,12 @@ class GroupKeys:
 
     def _hand_in(self, dealing: GroupKeyDealing) -> GroupKeyDocuments:
         try:
-            self._client.deal(dealing)
+            self._client(dealing.federation).deal(dealing)
         except ServiceError as error:
             # Somebody else's came first, and counts.
             if error.problem.get("type") != DEALT:
                 raise
-        return self._client.documents(dealing.federation)
+        return self._client(dealing.federation).documents(dealing.federation)
 
     def _open(self, dealing: GroupKeyDealing, config: FederationConfig) -> bytes:
         dealing.verify(config, self._registry.chain_id, self._registry.address)

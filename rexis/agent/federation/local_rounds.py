@@ -131,6 +131,7 @@ class LocalRounds:
             held=rows.held,
             state=state,
             control=control,
+            encoder=self._bases.encoder(config),
             keyed=None if key is None else key.keyed,
             on_step=on_step,
         )

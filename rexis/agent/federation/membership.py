@@ -59,9 +59,9 @@ def join(
     check_grant(config, member, registry)
     (bases or TextBases()).check(config)
     check_budget(records.journal, content_root, federation, config, policy)
+    AskedStatistics(records.journal).check(config, content_root, federation, policy)
     records.check_base_model(config.trained_base(federation, registry.federation(federation).model), federation)
     statistic = standardisation(records, config)
-    AskedStatistics(records.journal).check(config, content_root, federation, policy)
     if statistic is not None:
         checked_moments(records, registry, aggregator, statistic)
     records.join(federation, config, content_root)

@@ -205,6 +205,13 @@ class Registry:
             last = first - 1
         raise UnavailableError("the chain has opened rounds of this federation, and this node does not show the first one's event yet")
 
+    def opener(self, federation: bytes, round_number: int, manifest: bytes) -> str | None:
+        """Checksum address of who opened the attempt with this manifest (32 bytes); None if the node shows no such attempt."""
+        for given, _ in self._events(_ROUND_OPENED, federation, round_number, since=self.block_number() - OPENED_BLOCKS):
+            if given["manifestHash"] == manifest:
+                return checksum_address(given["openedBy"])
+        return None
+
     def declared_loss(self, federation: bytes, round_number: int) -> int:
         """`epsilonMicro` of a round that is final: the privacy loss so far that its aggregators signed, in millionths of ε.
 

@@ -9,9 +9,12 @@ from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.models.spec import TextConfig
+from rexis.models.text import BertLoraConfig
 from rexis.protocol.federation_config import FederationConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from rexis.training.text_base import TextBase
 
 
@@ -32,26 +35,43 @@ class TextBases:
 
         Raises:
             ConfigurationError: the site file names no folder with this base.
-            UnexpectedMessageError: the base is of another width than the model says, or pools otherwise.
+            UnexpectedMessageError: the base is of another width or depth than the model says, pools otherwise, or takes shorter texts.
         """
-        model = None if config.training is None else config.training.model.config
-        if isinstance(model, TextConfig):
-            self._base(model)
+        model, text = None if config.training is None else config.training.model.config, config.features.text
+        if isinstance(model, TextConfig) and text is not None and text.length is not None:
+            positions = self._base(model).config.positions
+            if text.length > positions:
+                raise UnexpectedMessageError(
+                    f"expected texts of at most {positions} tokens, which base {model.base} takes, got {text.length}"
+                )
 
     def rows(self, config: FederationConfig, features: Features) -> Features:
-        """Prepared rows with the encoder's outputs, f32 [n, hidden], in the place of their texts; rows of numbers as they are.
+        """Prepared rows with what the model takes in the place of their texts; rows of numbers as they are.
+
+        For a head these are the encoder's outputs [n, hidden], computed here once; for LoRA, whose encoder is trained along, tokens.
 
         Raises:
             ConfigurationError, UnexpectedMessageError: see `check`.
-            MalformedMessageError: the plan's texts are longer than the base takes.
+            MalformedMessageError: texts of the plan's length are longer than the base takes.
         """
         model = None if config.training is None else config.training.model.config
         text = config.features.text
         if text is None or not isinstance(model, TextConfig) or text.length is None or features.texts is None:
             return features
         base = self._base(model)
-        inputs = base.embed(base.tokens(features.texts, text.length), model.pooling)
-        return replace(features, inputs=inputs.double().numpy(), texts=None)
+        ids = base.tokens(features.texts, text.length)
+        if isinstance(model, BertLoraConfig):
+            return replace(features, tokens=ids.numpy(), texts=None)
+        return replace(features, inputs=base.embed(ids, model.pooling).double().numpy(), texts=None)
+
+    def encoder(self, config: FederationConfig) -> "nn.Module | None":
+        """The encoder that a federation's model is called with; None for a model that needs none.
+
+        Raises:
+            ConfigurationError, UnexpectedMessageError: see `check`.
+        """
+        model = None if config.training is None else config.training.model.config
+        return self._base(model).encoder if isinstance(model, BertLoraConfig) else None
 
     def _base(self, model: TextConfig) -> "TextBase":
         base = self._find(bytes.fromhex(model.base[2:]))
@@ -60,6 +80,8 @@ class TextBases:
                 f"expected a base of width {model.hidden} with the pooling {model.pooling}, base {model.base} is of width "
                 f"{base.config.hidden} and {'has' if base.config.pooler else 'lacks'} a pooler"
             )
+        if isinstance(model, BertLoraConfig) and model.layers != base.config.layers:
+            raise UnexpectedMessageError(f"expected a base of {model.layers} layers, base {model.base} has {base.config.layers}")
         return base
 
     def _find(self, digest: bytes) -> "TextBase":

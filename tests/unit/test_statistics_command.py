@@ -45,6 +45,11 @@ def test_a_table_is_printed_with_its_test_and_odds_ratio(capsys: pytest.CaptureF
     rows = [line.split() for line in single.splitlines()]
     assert rows[1:5] == [["up", "to", "50", "15"], ["above", "50", "7"], ["other", "0"], ["missing", "5"]]
     assert "chi-squared" not in single
+    third = [*BY_SEX["dimensions"], {"column": "arm", "levels": ["A"]}]
+    cube = shown(capsys, config_of({**BY_SEX, "dimensions": third}), list(range(100, 148)))
+    # Every count is in its place: the row of the two first cells, the column of the last one.
+    assert ["above", "50", "M", "115", "116", "117"] in [line.split() for line in cube.splitlines()]
+    assert "chi-squared" not in cube
 
 
 def test_what_a_founder_wrote_is_text_also_where_it_reads_as_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ minimum_cell k   A site whose own table has a named cell of 1 to k - 1 rows send
                  is a lower bound. The sum is exact, so two tables that cut a column at 50 and at 51 would differ by whoever is 50: a site
                  answers one exact statistic about a column of a data set version, and no other ever (the agent's rule, not this module's).
                  Not covered: who knows all but one of a cell's patients learns about the last one; an empty cell says "nobody"; two
-                 columns that say nearly the same can be subtracted from each other; and that a site stays away says that it has a small
-                 cell, which is why a site is asked about a column a few times only.
+                 columns that say nearly the same can be subtracted from each other; who knows the number of all rows, which moments tell,
+                 learns how many were left out; and that a site stays away says that it has a small cell, which is why a site is asked
+                 about a column a few times only.
 privacy          Each site adds Skellam noise to every count, empty ones and those of `other` and `missing` included, and no site stays
                  away because of its counts. ε holds for each patient against whoever sees the sum and knows everything but this patient's
                  row and the noise of min_survivors - t_c sites. Differences of two tables are covered, each costs its ε: the ledger of the

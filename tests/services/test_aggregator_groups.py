@@ -12,13 +12,18 @@ from sqlalchemy.orm import Session
 from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
-from rexis.encoding import to_hex
+from rexis.encoding import sha256, to_hex
 from rexis.errors import UnexpectedMessageError
+from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.plan_parts import GroupPlan
+from rexis.protocol.secagg_messages import Envelope
 from rexis.secagg.groups import draw_groups
-from services.aggregator import attempts
-from services.aggregator.models import Attempt, Base, OnchainRound
+from rexis.secagg.payloads import encode_update
+from rexis.secagg.terms import RoundTerms
+from services.aggregator import attempts, global_models, results
+from services.aggregator.models import Attempt, Base, GlobalModel, OnchainRound
 from services.foundation.database import transaction
+from services.foundation.objects import open_store
 from services.foundation.settings import LOCAL_CHAIN_ID
 from services.foundation.uploads.records import Upload
 from tests.services.aggregators_on_chain import config_changes, operators
@@ -30,6 +35,7 @@ from tests.services.federations_on_chain import (
     weights_in,
 )
 from tests.services.marketplace_on_chain import running_chain
+from tests.unit.secagg_rounds import ROSTER, Simulation, make_terms, noted_signatures
 from tests.unit.test_federation_groups import config_of as groups_of
 
 MEMBERS, STAGE_S = 12, 20
@@ -88,3 +94,41 @@ def test_groups_are_drawn_by_the_first_opening_and_redrawn_ones_by_their_own() -
         found = {name: attempts.graph_seed(session, each, third) for name, each in (("kept", config), ("redrawn", redrawn), ("k", sparse))}
         assert found == {"kept": bytes([1]) * 32, "redrawn": bytes([3]) * 32, "k": bytes([3]) * 32}
         assert attempts.graph_seed(session, complete, third) == bytes(32)
+
+
+class Trained(Simulation):
+    """An attempt in which each site's update is its position in every coordinate."""
+
+    def __init__(self, terms: RoundTerms, config: FederationConfig) -> None:
+        super().__init__(terms, graph_seed=bytes(32))
+        self.config = config
+
+    def upload(self, i: int) -> Envelope:
+        vector = encode_update(self.config, np.full(4, 0.1 * i), examples=25, loss=0.5)
+        self.participants[i].mask(vector)
+        self.uploads[ROSTER[i - 1]] = vector.tobytes()
+        return self.participants[i].announce_masked(f"upload-{i}")
+
+
+def test_means_are_of_the_groups_that_were_opened_when_one_keeps_its_shares(tmp_path: Path) -> None:
+    """The one that stays closed is the second of four: those behind it keep their own members."""
+    config, objects = groups_of(MEMBERS, {"count": 4, "rule": "median"}), open_store(f"file://{tmp_path}")
+    assert config.training is not None
+    spec, drawn = config.training.model, draw_groups(bytes(32), MEMBERS, 4)
+    file = global_models.written({name: np.zeros(shape, dtype=np.float32) for name, shape in spec.shapes.items()}, spec)
+    base = GlobalModel(object_key=global_models.keep(objects, "0x00", file), file_digest=to_hex(sha256(file.content)))
+    with noted_signatures():
+        played = Trained(make_terms(MEMBERS, groups=config.groups, length=config.length), config)
+        played.keys()
+        played.shares()
+        played.masked()
+        fixed = played.fix_on_chain()
+        for i in set(played.everybody) - {drawn[1][0]}:
+            played.coordinator.receive(played.answer(i, fixed))
+        outcome = results.decoded(objects, results.Opening(config, played.coordinator, {}, base), played.opened_groups())
+    left = [group for group in drawn if group != drawn[1]]
+    assert [mean.members for mean in outcome.groups] == [tuple(played.terms.addresses(group)) for group in left]
+    for group, found in zip(left, outcome.groups, strict=True):
+        assert found.mean.delta == pytest.approx(np.full(4, 0.1 * np.mean(group)), abs=1e-6)
+    assert outcome.metrics is not None
+    assert outcome.metrics["groups"] == 3

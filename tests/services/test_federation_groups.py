@@ -84,9 +84,6 @@ def test_two_bad_hospitals_of_one_group_move_a_round_no_further_than_honest_grou
     assert moved == pytest.approx(np.median(opened, axis=0), abs=1e-6)
     assert (moved >= np.minimum(means[0], means[2]) - 1e-6).all()
     assert (moved <= np.maximum(means[0], means[2]) + 1e-6).all()
-    # The mean over all is outside of what honest groups say.
-    everybody = np.mean(opened, axis=0)
-    assert ((everybody < np.minimum(means[0], means[2]) - 0.01) | (everybody > np.maximum(means[0], means[2]) + 0.01)).any()
     assert kept.rounds[-1]["metrics"]["groups"] == 3
 
     attempt = stand_in.open_round(federation)

@@ -209,6 +209,10 @@ class Simulation:
         self._receive(self.act(i, lambda one: self._answer(one, fixed)) for i in self._survivors(present))
         return self.opened()
 
+    def answer(self, i: int, fixed: FixedSurvivors | None) -> Envelope:
+        """One institution's message of the stage unmask."""
+        return self.act(i, lambda one: self._answer(one, fixed))
+
     def opened(self) -> RingVector:
         """What the aggregator computes from the stored uploads."""
         (total,) = self.opened_groups()

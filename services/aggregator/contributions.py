@@ -54,8 +54,8 @@ def statement_of(session: Session, federation: Federation) -> ContributionStatem
         raise conflict("scores-refused", str(error)) from error
 
 
-# Seconds for the largest federations, and the same for everybody who asks.
-@lru_cache(maxsize=32)
+# Seconds for the largest federations, and the same for everybody who asks; few are kept, for their bundles are long.
+@lru_cache(maxsize=4)
 def _computed(config: bytes, bundle: bytes) -> ContributionStatement:
     return ContributionStatement.of(FederationConfig.parse(json.loads(config)), ContributionBundle.parse(json.loads(bundle)))
 

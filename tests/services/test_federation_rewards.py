@@ -204,6 +204,11 @@ def test_a_reward_is_divided_by_scores_that_each_party_computes_from_the_chain_p
     shown = one.done(honest, "scores", federation)
     assert [member["band"] for member in shown["statement"]["members"]] == [0, *[1] * 8]
 
+    text = one.machine(honest).run("federation", "scores", federation)
+    assert text.exit_code == 0, text.output
+    assert "with confidence 0.9" in text.stdout
+    assert len([line for line in text.stdout.splitlines() if " to " in line and line.lstrip().startswith("0x")]) == 9
+
     folder = tmp_path / "shares"
     prepared = one.done(FOUNDER, "rewards", federation, epoch, "--output", str(folder))
     assert (prepared["transaction_hash"], prepared["total"], prepared["shares"]) == (None, str(AMOUNT // 8 * 8), 8)

@@ -154,7 +154,7 @@ def config_of(rounds: int) -> FederationConfig:
 
 
 def test_a_federation_ranks_patients_as_the_pooled_table_does() -> None:
-    """Baselines differ tenfold, which strata take up and the pooled table without them does not."""
+    """Baselines differ twentyfold, which strata take up and the pooled table without them does not."""
     generator = np.random.default_rng(7)
     sites = [followed(generator, count, hazard) for count, hazard in ((220, 1.0), (150, 0.3), (90, 2.0), (60, 0.1))]
     tests = [followed(generator, 300, hazard) for hazard in (1.0, 0.3, 2.0, 0.1)]

@@ -1,5 +1,6 @@
 """A frozen encoder as the base of text classifiers: what its digest binds, what a text becomes, and what is refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from rexis.agent.federation.text_bases import TextBases
 from rexis.cli.command import app
+from rexis.commitments import tensor_digest
 from rexis.encoding import to_hex
 from rexis.errors import ConfigurationError, MalformedMessageError, UnexpectedMessageError, UnsupportedLayerError
 from rexis.models.builders import build
@@ -43,6 +45,13 @@ def config_of(base: bytes, features: dict[str, Any] = FEATURES, **changes: Any) 
 
 def test_a_digest_is_that_of_encoder_and_tokenizer_whatever_else_lies_in_the_folder(tmp_path: Path) -> None:
     base = read_base(save_text_folder(tmp_path / "a"))
+    parts = {
+        "model": "0x" + ModelSpec(base.config).digest().hex(),
+        "tensors": ["0x" + tensor_digest(base.encoder.state_dict()[name]).hex() for name in base.config.shapes],
+        "tokenizer": "0x" + hashlib.sha256((tmp_path / "a" / "tokenizer.json").read_bytes()).hexdigest(),
+    }
+    canonical = json.dumps(parts, separators=(",", ":"), sort_keys=True).encode()
+    assert base.digest == hashlib.sha256(b"rexis/text-base/1\0" + canonical).digest()
     again = save_text_folder(tmp_path / "b")
     (again / "README.md").write_text("another")
     weights = load_file(again / "model.safetensors")
@@ -77,6 +86,17 @@ def test_a_text_becomes_one_vector_whatever_stands_beside_it(tmp_path: Path, poo
         expected = found.pooler_output[0] if pooling == "pooler" else torch.nn.functional.normalize(found.last_hidden_state.mean(dim=1))[0]
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
     assert (together[0] - together[1]).norm() > 0.1
+
+
+def test_a_text_without_a_token_is_a_vector_too(tmp_path: Path) -> None:
+    folder = save_text_folder(tmp_path / "a")
+    document = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**document, "post_processor": None}))
+    base = read_base(folder)
+    ids = base.tokens(["", "normal clear"], 6)
+    assert ids.tolist() == [[-1, -1], [13, 14]]
+    assert torch.isfinite(base.embed(ids, "mean")).all()
+    assert torch.isfinite(base.embed(base.tokens(["", ""], 6), "pooler")).all()
 
 
 def test_a_folder_that_holds_no_base_is_refused(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def pooled(encoder: nn.Module, ids: Tensor, pooling: Pooling) -> Tensor:
         ids: i64 [n, s], -1 behind a text's end.
     """
     mask = ids >= 0
+    # A text without a single token is one of padding: attention over nothing is no number.
+    mask[:, 0] = True
     found = encoder(input_ids=ids.clamp(min=0), attention_mask=mask.long())
     if pooling == "pooler":
         vectors: Tensor = found.pooler_output

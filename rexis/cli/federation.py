@@ -142,7 +142,7 @@ def download_model(
         if own:
             content = _own_model(session, registry, found, content, record)
         if found.config.protection == "ee":
-            content = _opened_model(session, found, content, record)
+            content = _opened_model(session, registry, found, content, record)
     if with_bias:
         content = _with_bias(found, content, record)
     write_private(output, content)
@@ -226,12 +226,15 @@ def _own_model(session: AggregatorSession, registry: "Registry", found: Federati
         return rounds.own_model(found.id, plan, content, record)
 
 
-def _opened_model(session: AggregatorSession, found: Federation, content: bytes, record: bytes) -> bytes:
+def _opened_model(session: AggregatorSession, registry: "Registry", found: Federation, content: bytes, record: bytes) -> bytes:
+    from rexis.agent.federation.group_keys import GroupKeys
     from rexis.agent.federation.keyed_updates import opened_model
     from rexis.agent.journal import Journal
 
     assert found.config.training is not None
     with Journal.open(journal_path(session.signer.address), session.secret) as journal:
+        # A founder who runs no agent opens here what a member dealt.
+        GroupKeys(journal, session.signer, registry, session.client.connection).agree(found.id, found.config)
         return opened_model(journal, found.id, found.config.training, content, record)
 
 

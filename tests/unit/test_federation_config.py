@@ -188,7 +188,7 @@ def test_without_masks_a_round_has_one_stage_of_sending_and_its_vectors_a_salt()
     for wrong in (replace(deadlines, keys=999), replace(deadlines, masked=deadlines.masked - 1)):
         with pytest.raises(UnexpectedMessageError, match="stages"):
             replace(manifest, deadlines=wrong).check(config, federation=federation, base_model=model)
-    with pytest.raises(MalformedMessageError, match="ring_bits 16 and protection none"):
+    with pytest.raises(MalformedMessageError, match="ring_bits 16 without masks"):
         FederationConfig.parse({**CONFIG, "protection": "none", "training": {**CONFIG["training"], "ring_bits": 16}})
     with pytest.raises(MalformedMessageError, match="several aggregators and protection none"):
         FederationConfig.parse({**CONFIG, "protection": "none", "aggregators": sorted(MEMBERS[:2], key=str.lower), "quorum": 2})

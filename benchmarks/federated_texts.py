@@ -112,7 +112,7 @@ def _federated(config: FederationConfig, tables: list[Features]) -> dict[str, ND
         manifest = manifest_of(config, config.id(LOCAL_CHAIN_ID, REGISTRY), number, record)
         base = read_model(plan, content, record)
         vectors = [training_vector(config, manifest, base, each) for each in tables]
-        file = written(server_step(config, base, b"", plain_sum(config, manifest, vectors)).tensors, plan.model)
+        file = written(server_step(config, base, b"", [plain_sum(config, manifest, vectors)]).tensors, plan.model)
         content, record = file.content, file.record
     return read_model(plan, content, record)
 

@@ -233,7 +233,7 @@ def _opened_model(session: AggregatorSession, registry: "Registry", found: Feder
 
     assert found.config.training is not None
     with Journal.open(journal_path(session.signer.address), session.secret) as journal:
-        # A founder who runs no agent opens here what a member dealt.
+        # A founder who is no member has no agent that opens what was dealt to it.
         GroupKeys(journal, session.signer, registry, session.client.connection).agree(found.id, found.config)
         return opened_model(journal, found.id, found.config.training, content, record)
 

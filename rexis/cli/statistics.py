@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.text import Text
 
 from rexis.cli.home import write_private
@@ -89,7 +90,8 @@ def _print_table(found: ContingencyTable) -> None:
     columns = [dimension.column for dimension in found.plan.dimensions]
     # The last column across, each combination of the others down.
     across = found.labels(len(columns) - 1) if len(columns) > 1 else ("patients",)
-    table = grid(*(columns[:-1] or columns), *across)
+    # What the founder wrote is text, also where it reads as markup.
+    table = grid(*map(escape, (*(columns[:-1] or columns), *across)))
     rows = found.counts if len(columns) > 1 else found.counts[:, np.newaxis]
     for place in np.ndindex(rows.shape[:-1]):
         names = [Text(found.labels(axis)[index]) for axis, index in enumerate(place)]
@@ -119,6 +121,7 @@ def _print_survival(found: SurvivalCounts) -> None:
             counts = (str(curve.at_risk[place]), str(curve.events[place]))
             table.add_row(str(edge), *counts, _figure(curve.survival, place), interval, _figure(curve.hazard, place))
         console().print(table)
+    console().print(f"{found.left_out} in no curve: of no named group, or without a time or a named ending.", soft_wrap=True)
     test = log_rank(found)
     if test is not None:
         console().print(f"Log-rank test: {_test_text(test)}")

@@ -7,15 +7,15 @@ Numbers with a fraction are decimal strings, as in everything that is hashed.
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from rexis.contribution.effects import rounds_needed
 from rexis.encoding import canonical_json, domain_tag, sha256
 from rexis.errors import MalformedMessageError
 from rexis.models.features import FeatureSpec
 from rexis.protocol.document_members import address, ascending_addresses, integer, line, members_of
 from rexis.protocol.federation_plans import TrainingPlan
 from rexis.protocol.federation_rounds import federation_id
+from rexis.protocol.federation_rules import check_parts
 from rexis.protocol.learning_tasks import check_task
-from rexis.protocol.plan_parts import MASKED, MAX_SCORED_ROUNDS, MIN_GROUP, GroupPlan, PrivacyPlan, Protection, ScorePlan
+from rexis.protocol.plan_parts import MASKED, GroupPlan, PrivacyPlan, Protection, ScorePlan
 from rexis.protocol.secagg_messages import SALT_BYTES
 from rexis.protocol.statistics_plans import MomentsPlan, StatisticsPlan, parse_statistics
 
@@ -24,8 +24,6 @@ Kind = Literal["training", "statistics"]
 # As in the FederationRegistry.
 MIN_MEMBERS, MAX_MEMBERS, MAX_AGGREGATORS = 3, 128, 16
 MIN_STAGE_S, MAX_STAGE_S = 1, 5 * 24 * 3600
-# Whose first model members draw from their key (protection ee).
-KEYED_FAMILIES = ("logistic", "mlp")
 
 _FIELDS = (
     "version name kind founder members aggregators quorum collusion_bound threshold min_survivors purpose features stage_s training "
@@ -188,7 +186,7 @@ class FederationConfig:
             groups=GroupPlan.parse(fields["groups"]) if "groups" in fields else None,
             scores=ScorePlan.parse(fields["scores"]) if "scores" in fields else None,
         )
-        config._check_parts()
+        check_parts(config)
         check_task(config.features, training)
         return config
 
@@ -218,143 +216,6 @@ class FederationConfig:
             "training": None if self.training is None else self.training.document(),
             "statistics": None if self.statistics is None else self.statistics.document(),
             **{name: value for name, value in optional.items() if value},
-        }
-
-    def _check_parts(self) -> None:
-        """How the parts that may be left out go together."""
-        if self.protection not in get_args(Protection) or type(self.group_pad) is not bool:
-            raise MalformedMessageError(f"expected a protection among {', '.join(get_args(Protection))} and group_pad true or false")
-        if (self.privacy is not None) != (self.protection == "secagg+dp"):
-            raise MalformedMessageError("expected the protection secagg+dp with a plan for privacy, and only with it")
-        if self.protection == "ee" and self.collusion_bound > 0:
-            raise MalformedMessageError(
-                f"protection ee: every member holds the one key, so a member that colludes with the aggregator reads every update; "
-                f"expected collusion_bound 0, got {self.collusion_bound}"
-            )
-        if self.degree is not None and self.degree % 2:
-            raise MalformedMessageError(f"degree: expected an even number of neighbours, half on each side of a ring, got {self.degree}")
-        if not self.masked and (self.group_pad or self.degree is not None or self.groups is not None or self.training is None):
-            raise MalformedMessageError(f"protection {self.protection}: expected training without group_pad, degree or groups")
-        self._check_groups()
-        self._check_scores()
-        self._check_privacy()
-        self._check_keyed()
-        unbuilt = [name for name, is_used in self._unbuilt().items() if is_used]
-        if unbuilt:
-            raise MalformedMessageError(f"this version does not run federations with {', '.join(unbuilt)}")
-
-    def _check_groups(self) -> None:
-        """What would expose an update by the sums of groups, or a sum that no robust rule is known for."""
-        if self.groups is None:
-            return
-        if self.training is None:
-            raise MalformedMessageError("groups: expected training: a statistic has no robust rule")
-        least = self.groups.count * max(MIN_GROUP, self.collusion_bound + 2)
-        if len(self.members) < least:
-            raise MalformedMessageError(
-                f"groups: expected max({MIN_GROUP}, collusion_bound + 2) members to each, two of them honest whoever is drawn into it: "
-                f"{least} for {self.groups.count} groups and collusion_bound {self.collusion_bound}, got {len(self.members)}"
-            )
-        if self.degree is not None:
-            raise MalformedMessageError("groups: expected no degree: everybody in a group is everybody's neighbour")
-        if self.training.strategy.name == "scaffold":
-            raise MalformedMessageError("groups: expected another strategy than scaffold, whose variates are sums over all sites")
-        if self.groups.redrawn and (self.training.privacy is None or self.training.privacy.mechanism != "dp-sgd"):
-            raise MalformedMessageError(
-                "groups: redrawn: expected a plan for privacy with dp-sgd: the sums of two draws, subtracted, can show a single update"
-            )
-
-    def _check_scores(self) -> None:
-        """What no score can be computed from: three groups of max(3, collusion_bound + 2) are asked for by `groups` already."""
-        if self.scores is None:
-            return
-        plan, groups = self.training, self.groups
-        if plan is None or groups is None or not groups.redrawn:
-            raise MalformedMessageError(
-                "scores: expected groups with redrawn: what always stands together can not be told apart, and sums over different groups "
-                "take differential privacy at the sites"
-            )
-        least = rounds_needed(len(self.members), groups.count)
-        if not least <= plan.rounds <= MAX_SCORED_ROUNDS:
-            raise MalformedMessageError(
-                f"scores: expected {least} to {MAX_SCORED_ROUNDS} rounds for {len(self.members)} members in {groups.count} groups to come "
-                f"apart, got {plan.rounds}"
-            )
-
-    def _check_privacy(self) -> None:
-        """What would leave a site beside its noisy update, or with less noise than is accounted for."""
-        if self.statistics is not None:
-            self._check_counts(self.statistics)
-        plan = self.training
-        if plan is None or plan.privacy is None:
-            return
-        skellam = plan.privacy.mechanism == "skellam"
-        clashes = {
-            "scaffold, whose control variates have no noise": plan.strategy.name == "scaffold",
-            "stopping, whose losses have no noise": plan.stopping is not None,
-            "personal tensors, which are not built for it": bool(plan.personal),
-            "an optimizer other than sgd, which is not built for it": plan.optimizer != "sgd",
-            "ring_bits 16, which has no room for noise (skellam)": skellam and plan.ring_bits == 16,
-            "groups, which have less noise than the sum over all (skellam)": skellam and self.groups is not None,
-            "collusion_bound 0: a member knows its own noise (skellam)": skellam and self.collusion_bound < 1,
-            "batch_size null: dp-sgd divides by it, and a site's own number of patients is a secret": not skellam
-            and plan.batch_size is None,
-            "min_survivors of no more than collusion_bound: nobody's noise would be left": self.min_survivors <= self.collusion_bound,
-        }
-        found = [reason for reason, is_so in clashes.items() if is_so]
-        if found:
-            raise MalformedMessageError(f"privacy does not go with {'; '.join(found)}")
-
-    def _check_keyed(self) -> None:
-        """What does not go through an orthogonal map of the update, and what would tell the aggregator a model."""
-        plan = self.training
-        if self.protection != "ee" or plan is None:
-            return
-        clashes = {
-            f"{plan.strategy.name}: expected fedavg or fedavgm, which commute with the key; it is no map of single coordinates": (
-                plan.strategy.name not in ("fedavg", "fedavgm")
-            ),
-            "personal tensors, which the aggregator's file has in clear": bool(plan.personal),
-            "stopping, which is not built for it": plan.stopping is not None,
-            f"a model of the family {plan.model.family}: expected {' or '.join(KEYED_FAMILIES)}, whose first model members can draw": (
-                plan.model.family not in KEYED_FAMILIES
-            ),
-        }
-        found = [reason for reason, is_so in clashes.items() if is_so]
-        if found:
-            raise MalformedMessageError(f"protection ee does not go with {'; '.join(found)}")
-
-    def _check_counts(self, plan: StatisticsPlan) -> None:
-        """What would make a count say more of a patient than its rule allows."""
-        if isinstance(plan, MomentsPlan):
-            return
-        if self.features.patient is not None:
-            raise MalformedMessageError("counts are of rows, each of which is one patient: expected features without patient")
-        if plan.rule.privacy is not None and not 1 <= self.collusion_bound < self.min_survivors:
-            raise MalformedMessageError(
-                "noise in counts: expected a collusion_bound of at least 1, for a member knows its own noise, and below min_survivors, for "
-                "else nobody's noise would be left"
-            )
-
-    def _unbuilt(self) -> dict[str, bool]:
-        plan, witnessed = self.training, len(self.aggregators) > 1
-        found = {
-            f"several aggregators and protection {self.protection}": witnessed and not self.masked,
-            # The aggregator would see no mean to score.
-            "scores and group_pad": self.scores is not None and self.group_pad,
-            # Several aggregators would each have to have the members' word on what a sum is.
-            "group_pad and several aggregators": self.group_pad and witnessed,
-            # Only members could say when training has ended.
-            "group_pad and stopping": self.group_pad and plan is not None and plan.stopping is not None,
-            "group_pad and statistics": self.group_pad and plan is None,
-            # Members would have to combine the groups' sums, which the aggregator can not read.
-            "groups and group_pad": self.groups is not None and self.group_pad,
-        }
-        if plan is None:
-            return found
-        return found | {
-            "ring_bits 16 and group_pad": plan.ring_bits == 16 and self.group_pad,
-            "ring_bits 16 without masks": plan.ring_bits == 16 and not self.masked,
         }
 
     @property

@@ -26,7 +26,7 @@ from rexis.secagg.masks import RingVector
 from rexis.secagg.reconstruction import opened_masks
 from rexis.secagg.survivors import FixedSurvivors, SurvivorSet, check_consent, read_masked
 from rexis.secagg.terms import RoundTerms
-from rexis.secagg.transcript import KeyDirectory, ShareDirectory, check_shares, read_keys
+from rexis.secagg.transcript import KeyDirectory, ShareDirectory, check_number, check_shares, read_keys
 
 T = TypeVar("T")
 
@@ -71,6 +71,7 @@ class Coordinator:
         self._survivors: SurvivorSet | None = None
         self._closings: dict[str, Any] = {}
         self._wrong_shares: frozenset[tuple[int, int]] = frozenset()
+        self._opened: tuple[frozenset[int], ...] = ()
 
     @property
     def phase(self) -> Phase:
@@ -194,20 +195,32 @@ class Coordinator:
             masked_sums: what `masked_sums` gave, whole.
 
         Returns:
-            [d] of each: the sums, under the group pad if there is one.
+            [d] of each: the sums, under the group pad if there is one. Of several groups those whose secrets rebuild, see `opened`.
 
         Raises:
-            BelowThresholdError: too few answers; wait for more, or abort.
-            InvalidShareError: a secret does not rebuild whatever answers are used; its dealer is named.
+            BelowThresholdError: too few answers, or too few groups that can be opened; wait for more, or abort.
+            InvalidShareError: without groups, a secret does not rebuild whatever answers are used; its dealer is named.
             UnexpectedMessageError: the stage is not open, or a sum is not complete.
         """
         self._require(Phase.UNMASK, Phase.FINISHED)
         seeds, self._wrong_shares = opened_masks(self.survivors, self._messages[Stage.SHARES], self._messages[Stage.UNMASK])
-        totals = tuple(masked_sum.take() for masked_sum in masked_sums)
-        for total, masks in zip(totals, seeds, strict=True):
-            apply_masks(total, masks)
-        self._phase = Phase.FINISHED
-        return totals
+        found = list(zip(self.survivors.groups, masked_sums, seeds, strict=True))
+        opened = tuple(group & self.survivors.positions for group, _, masks in found if masks is not None)
+        together = frozenset[int]().union(*opened)
+        check_number(self.terms, "survivors in groups that can be opened", len(together))
+        self.survivors.shares.keys.check_groups(together)
+        totals = []
+        for _, masked_sum, masks in found:
+            if masks is not None:
+                totals.append(masked_sum.take())
+                apply_masks(totals[-1], masks)
+        self._opened, self._phase = opened, Phase.FINISHED
+        return tuple(totals)
+
+    @property
+    def opened(self) -> tuple[frozenset[int], ...]:
+        """Positions behind each of the sums that `unmask` gave last, in their order; empty before."""
+        return self._opened
 
     def abort(self, reason: str) -> None:
         """End the attempt without a sum; its keys are burned.

@@ -1,10 +1,13 @@
 """Random groups of a round: each is summed by itself, so that a robust rule can leave out the sums that somebody spoiled.
 
 The groups are components of the neighbour graph, complete inside: masks and shares stay within a group, whose thresholds are those of its
-own size against all t_c colluders, who may all have been drawn into it. They are drawn from what orders a sparse graph (see `graph`): the
-hash of the block that opened the attempt, over the roster on chain, so that whoever's keys are left out moves nobody into another group.
-An aggregator gets another draw only with another attempt; one that works with members who send bad updates could wait for a draw that
-spreads them. Source: bucketing, Karimireddy et al., ICLR 2022 (arXiv 2006.09365); SHARE, Velicheti et al. (arXiv 2110.02940).
+own size against all t_c colluders, who may all have been drawn into it. They are drawn by the hash of a block, as a sparse graph is ordered
+(see `graph`), over the roster on chain, so that whoever's keys are left out moves nobody into another group.
+
+The block is the one that opened the federation's first attempt, and the groups are kept: two sums over different groups, subtracted, can
+show a single update. With noise at the sites they may be redrawn, by the block of each attempt; an aggregator that works with members who
+send bad updates could then give attempts up until a draw spreads them. Source: bucketing, Karimireddy et al., ICLR 2022 (arXiv
+2006.09365); SHARE, Velicheti et al. (arXiv 2110.02940).
 """
 
 from collections.abc import Mapping, Set
@@ -23,7 +26,7 @@ def draw_groups(seed: bytes, members: int, count: int) -> tuple[tuple[int, ...],
     In the order of SHA-256 over tag, seed and position, the first goes to the first group, the second to the second, and so on around.
 
     Args:
-        seed: 32 bytes, public, unknown when the roster was fixed: the hash of the block that opened the attempt.
+        seed: 32 bytes, public, unknown when the roster was fixed: the hash of a block.
 
     Raises:
         ValueError: a seed of another size, or groups of fewer than three.

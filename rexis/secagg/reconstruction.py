@@ -66,7 +66,7 @@ def _combine(shares: Mapping[int, bytes], used: tuple[int, ...]) -> bytes | None
 
 def opened_masks(
     survivors: SurvivorSet, dealt: Mapping[int, Envelope], answers: Mapping[int, Envelope]
-) -> tuple[tuple[list[tuple[bytes, Sign]], ...], frozenset[tuple[int, int]]]:
+) -> tuple[tuple[list[tuple[bytes, Sign]] | None, ...], frozenset[tuple[int, int]]]:
     """The masks in the sums of the survivors' vectors: their self masks, and the pairwise ones with who dropped out after sharing.
 
     Args:
@@ -75,11 +75,12 @@ def opened_masks(
         answers: checked messages of the stage unmask by position.
 
     Returns:
-        For each group that is opened the seeds with the sign that takes them out of its sum, and (holder, dealer) of each wrong share.
+        For each group the seeds with the sign that takes them out of its sum, None where its secrets do not rebuild; and (holder, dealer)
+        of each wrong share.
 
     Raises:
-        BelowThresholdError: too few answers.
-        InvalidShareError: a secret that does not rebuild.
+        BelowThresholdError: too few answers. Of several groups the one that lacks them stays closed, and nothing is raised.
+        InvalidShareError: a secret that does not rebuild, likewise.
     """
     terms, directory, wrong = survivors.shares.terms, survivors.shares.keys, frozenset[tuple[int, int]]()
 
@@ -97,8 +98,7 @@ def opened_masks(
         wrong |= {(holder, dealer) for holder in liars}
         return secret
 
-    opened = []
-    for group in survivors.groups:
+    def masks_of(group: frozenset[int]) -> list[tuple[bytes, Sign]]:
         seeds: list[tuple[bytes, Sign]] = []
         for position in sorted(survivors.positions & group):
             commitment = from_hex(dealt[position].payload["commitment"])
@@ -110,7 +110,17 @@ def opened_masks(
                 seed = pairwise_seed(terms.ctx, private, position, survivor, directory.keys[survivor].mask)
                 # What the missing participant would have added cancels what the survivor did.
                 seeds.append((seed, pairwise_sign(position, survivor)))
-        opened.append(seeds)
+        return seeds
+
+    opened: list[list[tuple[bytes, Sign]] | None] = []
+    for group in survivors.groups:
+        try:
+            opened.append(masks_of(group))
+        except (BelowThresholdError, InvalidShareError):
+            # Else one who keeps its shares to itself, or deals wrong ones, would end the round for all groups.
+            if terms.groups is None:
+                raise
+            opened.append(None)
     return tuple(opened), wrong
 
 

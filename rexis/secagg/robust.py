@@ -32,11 +32,11 @@ class GroupMean:
     mean: MeanUpdate
 
 
-def group_means(config: FederationConfig, totals: Sequence[RingVector]) -> tuple[MeanUpdate | None, ...]:
-    """The mean behind each group's sum; None where a member made it a sum that honest sites can not have made.
+def group_means(config: FederationConfig, totals: Sequence[RingVector | None]) -> tuple[MeanUpdate | None, ...]:
+    """The mean behind each group's sum; None where a member made it a sum that honest sites can not have made, or kept it closed.
 
     Args:
-        totals: opened sums [length], one for each group.
+        totals: opened sums [length], one for each group; None for one that was not opened.
 
     Raises:
         ValueError: another length or ring.
@@ -44,7 +44,7 @@ def group_means(config: FederationConfig, totals: Sequence[RingVector]) -> tuple
     means: list[MeanUpdate | None] = []
     for total in totals:
         try:
-            means.append(decode_update(config, total))
+            means.append(None if total is None else decode_update(config, total))
         except MalformedMessageError:
             # Whoever writes nonsense into its slots costs its group, and not the round.
             means.append(None)

@@ -20,7 +20,7 @@ METRIC = "group_values"
 
 
 def values_of(means: Sequence[MeanUpdate | None]) -> list[int | None]:
-    """The metric: value of each group that was opened, in their order; None for one whose sum honest sites can not have made."""
+    """The metric: value of each group that has survivors, in their order; None for one whose sum was not opened, or can not be honest."""
     values = iter(group_values([mean.delta for mean in means if mean is not None]))
     return [None if mean is None else next(values) for mean in means]
 

@@ -37,7 +37,7 @@ class ServerStep:
         tensors: of the new global model by name, f32; personal ones are those of the model before.
         state: file of the server's new state; b"" for a strategy without one.
         metrics: what the round's metrics digest is taken over.
-        groups: the mean behind each of the sums, None for one that was spoiled; empty without groups.
+        groups: the mean behind each of the sums, None for one that was spoiled or not opened; empty without groups.
     """
 
     tensors: dict[str, NDArray[np.float32]]
@@ -47,19 +47,19 @@ class ServerStep:
 
 
 def server_step(
-    config: FederationConfig, base: Mapping[str, NDArray[np.float32]], state: bytes, totals: Sequence[RingVector]
+    config: FederationConfig, base: Mapping[str, NDArray[np.float32]], state: bytes, totals: Sequence[RingVector | None]
 ) -> ServerStep:
     """Apply the opened sums of a training round.
 
     Args:
         base: tensors of the model that the round started from.
         state: file of the server's state beside it; b"" for a strategy without one.
-        totals: [length] of each: one sum, or one for each group that was opened, in their order.
+        totals: [length] of each: one sum, or one for each group that has survivors, in their order; None for one that was not opened.
 
     Raises:
         ValueError: a federation for a statistic, a sum of another length or ring, or several of a federation without groups.
         MalformedMessageError: a sum that honest sites can not have made, or no state of this strategy.
-        BelowThresholdError: too few groups whose sums honest sites can have made.
+        BelowThresholdError: too few groups that were opened, and whose sums honest sites can have made.
         EncodingError: the state became infinite; whether the model did is seen when its file is written.
     """
     if config.training is None:
@@ -68,7 +68,7 @@ def server_step(
     if config.groups is not None:
         update = combined(config.groups, groups)
     else:
-        (total,) = totals
+        (total,) = (found for found in totals if found is not None)
         update = decode_update(config, total)
     weights = flatten(plan, base)
     moved, remembered = strategy_of(plan).step(weights, _read(plan, state), update.delta, variates=update.variates, weight=update.weight)

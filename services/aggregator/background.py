@@ -41,7 +41,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     witnessing = [
         Job("witness", WITNESS_TICK_S, Witnesses(engine, objects, registry, signer, peers).run_once),
         Job("gossip", GOSSIP_TICK_S, Gossip(engine, registry, peers).run_once),
-        Job("takeover", TAKEOVER_TICK_S, Takeovers(engine, objects, Calls(registry, signer), peers).run_once),
+        Job("takeover", TAKEOVER_TICK_S, Takeovers(engine, objects, Calls(registry, signer, silence), peers).run_once),
     ]
     return [
         *chain_jobs(settings, engine, PROJECTIONS, tick_s=CHAIN_TICK_S),

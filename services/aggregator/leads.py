@@ -16,6 +16,8 @@ from services.aggregator.registry_calls import Calls
 
 # State of a federation that another aggregator leads.
 WITNESSING = "witnessing"
+# Where survivors were fixed late, the leader may still be opening their sum: giving that round up would close the federation.
+OPENING_STAGES = 2
 
 
 def newest(session: Session, federation_id: str) -> OnchainRound | None:
@@ -38,7 +40,10 @@ def due_at(config: FederationConfig, last: OnchainRound, own: str) -> int | None
     The next ones wait a stage longer each, after the deadline up to which the leader itself could go on.
     """
     place = turn(config, last, own)
-    return None if place is None or last.deadline is None else last.deadline + place * config.stage_s
+    if place is None or last.deadline is None:
+        return None
+    is_fixed = last.survivors_hash is not None and last.model is None
+    return last.deadline + (place + (OPENING_STAGES if is_fixed else 0)) * config.stage_s
 
 
 def taken_over_by(session: Session, calls: Calls, attempt: Attempt) -> str | None:

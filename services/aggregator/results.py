@@ -136,10 +136,18 @@ def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]
         result = decode_statistic(opening.config, total)
         return Outcome(aggregate, result.digest, None, None, b"", canonical_json(result.document()))
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
-    step = server_step(opening.config, base, state, totals)
+    step = server_step(opening.config, base, state, _by_group(opening.coordinator, totals))
     file = global_models.written(step.tensors, plan.model)
     groups = _group_means(opening.coordinator, step.groups)
     return Outcome(aggregate, file.record, step.metrics, file, step.state, None, groups)
+
+
+def _by_group(coordinator: AnyCoordinator, totals: Sequence[RingVector]) -> Sequence[RingVector | None]:
+    """The sum of each group that has survivors, None where their answers did not open it."""
+    if isinstance(coordinator, PlainCoordinator):
+        return totals
+    survivors, opened = coordinator.survivors, dict(zip(coordinator.opened, totals, strict=True))
+    return [opened.get(group & survivors.positions) for group in survivors.groups]
 
 
 def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]) -> tuple[GroupMean, ...]:

@@ -85,7 +85,7 @@ class Takeovers:
     def _go_on(self, number: str) -> bool:
         try:
             with transaction(self._engine, read_only=True) as session:
-                config, last = FederationConfig.parse(session.get_one(Federation, number).config), leads.newest(session, number)
+                config, last = FederationConfig.parse(session.get_one(Federation, number).config), self._overdue(session, number)
             if last is None:
                 return False
             if last.model is None and last.abandoned_transaction is None:

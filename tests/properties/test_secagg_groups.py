@@ -1,5 +1,6 @@
 """Laws of rounds in groups: draws split the roster evenly, each group's sum is exact or closed, and no part of a group is ever opened."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -18,7 +19,7 @@ from rexis.secagg.groups import draw_groups
 from rexis.secagg.survivors import FixedSurvivors
 from rexis.secagg.thresholds import thresholds
 from rexis.secagg.transcript import KeyDirectory, ShareDirectory
-from tests.unit.secagg_rounds import ROSTER, Simulation, make_terms, noted_signatures, plain_sum
+from tests.unit.secagg_rounds import ROSTER, Simulation, make_terms, noted_signatures, plain_sum, resigned
 
 MEDIAN_OF_THREE = GroupPlan(3, "median")
 SEED = keccak256(b"block")
@@ -39,6 +40,14 @@ def test_groups_are_disjoint_cover_the_roster_and_differ_by_one(seed: bytes, mem
     assert max(map(len, groups)) - min(map(len, groups)) <= 1
     assert all(list(group) == sorted(group) for group in groups)
     assert draw_groups(seed, members, count) == groups
+
+
+def test_the_draw_is_the_one_of_the_wire_format() -> None:
+    order = sorted(
+        range(1, 12), key=lambda position: hashlib.sha256(b"rexis/secagg/groups/1\0" + SEED + position.to_bytes(8, "big")).digest()
+    )
+    expected = [sorted(order[0::3]), sorted(order[1::3]), sorted(order[2::3])]
+    assert [list(group) for group in draw_groups(SEED, 11, 3)] == expected
 
 
 def test_every_pair_meets_as_often_as_chance_has_it() -> None:
@@ -98,14 +107,15 @@ def test_each_groups_sum_is_exact_or_closed(chosen: dict[str, Any]) -> None:
     play_answers = [simulation.act(i, lambda one: one.unmask_fixed(simulation.messages[Stage.MASKED], fixed)) for i in sorted(answering)]
     for answer in play_answers:
         simulation.coordinator.receive(answer)
-    if any(len(group & answering) < least.threshold for group, least in zip(groups, needed, strict=True) if group in left):
+    opened = [group & counted for group in left if len(group & answering) >= needed[groups.index(group)].threshold]
+    if len(opened) < plan.least or sum(map(len, opened)) < terms.thresholds.min_survivors:
         with pytest.raises(BelowThresholdError):
             simulation.opened_groups()
         return
     totals = simulation.opened_groups()
-    assert len(totals) == len(left)
-    for group, total in zip(left, totals, strict=True):
-        assert np.array_equal(total, plain_sum(terms, group & counted))
+    assert simulation.coordinator.opened == tuple(map(frozenset, opened))
+    for group, total in zip(opened, totals, strict=True):
+        assert np.array_equal(total, plain_sum(terms, group))
 
 
 def round_of_twelve() -> tuple[Simulation, tuple[tuple[int, ...], ...]]:
@@ -136,6 +146,26 @@ def test_nothing_of_a_group_that_lost_one_is_opened() -> None:
         simulation.coordinator.receive(answer)
     left = [group for group in groups if group != lost]
     for group, total in zip(left, simulation.opened_groups(), strict=True):
+        assert np.array_equal(total, plain_sum(simulation.terms, group))
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_member_that_keeps_its_shares_or_gives_wrong_ones_costs_its_group_and_not_the_round(lies: bool) -> None:
+    simulation, groups = round_of_twelve()
+    simulation.masked()
+    fixed = simulation.fix_on_chain()
+    bad = groups[2][1]
+    for i in simulation.everybody:
+        answer = simulation.participants[i].unmask_fixed(simulation.messages[Stage.MASKED], fixed)
+        if i == bad:
+            wrong = [{**entry, "share": "0x" + 33 * "00"} for entry in answer.payload["self"]]
+            answer = resigned(answer, i, self=wrong)
+        if i != bad or lies:
+            simulation.coordinator.receive(answer)
+    totals = simulation.opened_groups()
+    left = [group for group in groups if bad not in group]
+    assert simulation.coordinator.opened == tuple(map(frozenset, left))
+    for group, total in zip(left, totals, strict=True):
         assert np.array_equal(total, plain_sum(simulation.terms, group))
 
 

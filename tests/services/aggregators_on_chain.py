@@ -106,7 +106,7 @@ class Operator:
             Job("gossip", 0, gossip.run_once),
         ]
         if not self.first_leads:
-            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer), self.peers)
+            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer, silence), self.peers)
             own.append(Job("takeover", 0, takeovers.run_once))
         self.jobs = [*self.chain_jobs, *own]
 

@@ -399,6 +399,8 @@ class StandIn:
         if parts[2:] == ["model"]:
             return kept.content
         if parts[2:] == ["initial-model"]:
+            if not kept.initial:
+                raise problem(404, "not-found")
             return kept.initial
         if parts[2:] == ["result"]:
             return kept.result
@@ -408,6 +410,8 @@ class StandIn:
             return {"items": kept.rounds}
         assert parts[2] == "rounds", parts
         if parts[6:] == ["sum"]:
+            if (int(parts[3]), int(parts[5])) not in kept.opened:
+                raise problem(404, "not-found")
             return kept.opened[int(parts[3]), int(parts[5])].tobytes()
         if parts[6:] == ["results"]:
             assert kept.attempt is not None

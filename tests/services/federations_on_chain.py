@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rexis.agent.federation.admission import graph_seed
 from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.signer import LocalSigner
@@ -249,11 +250,8 @@ class Institution:
 
     def _seed(self, config: FederationConfig, item: WorkItem) -> bytes:
         registry = Registry(self.chain)
-        if config.groups is not None:
-            return registry.first_opening(item.federation)
-        if config.degree is None:
-            return bytes(32)
-        return registry.opening_block(item.federation, registry.federation(item.federation), since=0)
+        seen = registry.federation(item.federation)
+        return graph_seed(config, registry, item.federation, seen, since=registry.block_number())
 
     def _vector(self, config: FederationConfig, item: WorkItem) -> Any:
         if config.training is None:

@@ -13,6 +13,7 @@ from rexis.chain.signer import development_signer
 from rexis.client.aggregator import AggregatorClient
 from rexis.errors import UnavailableError
 from rexis.protocol.federation_config import FederationConfig
+from rexis.protocol.federation_plans import TrainingPlan
 from rexis.secagg import Coordinator
 from tests.services.federation_stand_in import AGGREGATOR, Attempt, Hospital, Kept, Line, StandIn, config_of, plain_update, play
 
@@ -79,6 +80,43 @@ def test_an_agent_follows_whoever_opened_the_attempt_when_its_leader_is_gone(
     new = read_model(config.training, taken.content, taken.model)
     moved = np.concatenate([(new[name].astype(np.float64) - base[name]).ravel() for name in config.training.shared])
     assert np.abs(moved - sum(weight * delta for delta, weight in updates) / weights).max() < 1e-6
+
+
+def test_one_that_took_over_shows_no_sums_of_before_and_the_model_that_a_quorum_signed_is_trained_on(
+    stand_in: StandIn, second: StandIn, hospitals: list[Hospital]
+) -> None:
+    stand_in.signers = (AGGREGATOR, SECOND)
+    both = sorted((AGGREGATOR.address, SECOND.address), key=str.lower)
+    config = FederationConfig.parse(config_of(hospitals, "training", aggregators=both, quorum=2, rounds=2))
+    federation = stand_in.found(FederationPlan(config, seed=0))
+    lines = []
+    for hospital in hospitals:
+        hospital.join(federation)
+        lines.append(Line(stand_in, hospital.signer.address))
+        clients = [AggregatorClient(line) for line in (lines[-1], Line(second, hospital.signer.address))]
+        hospital.client = Aggregators(Registry(hospital.chain), clients)
+        hospital.duty = hospital.agent()
+    stand_in.open_round(federation)
+    play(stand_in, federation, hospitals)
+    for line in lines:
+        line.before = away
+    kept = stand_in.kept[federation]
+    taken = second.kept[federation] = Kept(config, kept.content, kept.model)
+    taken.rounds = kept.rounds
+    before = read_model(plan_of(config), kept.content, kept.model)
+    updates = [plain_update(hospital, config, kept.model, kept.content) for hospital in hospitals]
+    second.open_round(federation)
+    play(second, federation, hospitals)
+    new = read_model(plan_of(config), taken.content, taken.model)
+    moved = np.concatenate([(new[name].astype(np.float64) - before[name]).ravel() for name in plan_of(config).shared])
+    expected = sum(weight * delta for delta, weight in updates) / sum(weight for _, weight in updates)
+    assert np.abs(moved - expected).max() < 1e-6
+    assert Registry(stand_in.chain).federation(federation).round == 3
+
+
+def plan_of(config: FederationConfig) -> TrainingPlan:
+    assert config.training is not None
+    return config.training
 
 
 def test_what_was_made_is_shown_by_whoever_answers_and_one_that_is_away_stops_nobody(

@@ -13,6 +13,7 @@ from rexis.agent.federation.founding import FederationPlan
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
+from rexis.chain.silence import ChainSilence
 from rexis.encoding import from_hex, to_hex
 from rexis.errors import ServiceError
 from rexis.protocol.federation_config import FederationConfig
@@ -25,7 +26,7 @@ from services.aggregator.background import PROJECTIONS
 from services.aggregator.models import Attempt, Federation, OnchainRound
 from services.aggregator.registry_calls import Calls, Registry
 from services.aggregator.rounds import Rounds
-from services.foundation.assembly import chain_jobs, deployment_of
+from services.foundation.assembly import chain_jobs, connect_chain, deployment_of
 from services.foundation.background import Job
 from services.foundation.database import migrate, now, open_engine, transaction
 from services.foundation.objects import open_store
@@ -80,7 +81,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         stack.enter_context(serving(settings))
         engine = open_engine(settings.database_url)
         stack.callback(engine.dispose)
-        rounds = Rounds(engine, open_store(settings.object_store_url), Registry.of(deployment_of(settings)), AGGREGATOR)
+        silence = ChainSilence(lambda: connect_chain(settings))
+        rounds = Rounds(engine, open_store(settings.object_store_url), Registry.of(deployment_of(settings)), AGGREGATOR, silence)
         jobs = [*chain_jobs(settings, engine, PROJECTIONS), Job("rounds", 0, rounds.run_once)]
         for job in jobs:
             job.run()
@@ -128,6 +130,11 @@ def ring(block: str) -> dict[int, frozenset[int]]:
     return neighbours(range(1, 5), 2, from_hex(block, 32))
 
 
+def never_asked() -> Chain:
+    """No stage of these waits for a chain that may be away."""
+    raise AssertionError
+
+
 def plan_of(members: list[LocalSigner], folder: Path) -> FederationConfig:
     """As its founder wrote it: nothing about neighbours."""
     described = {
@@ -151,7 +158,8 @@ def test_seventy_members_share_with_their_neighbours_alone(tmp_path: Path) -> No
     assert config.degree is not None
     assert 2 < config.degree < MEMBERS - 1
     foundings.check_config(config, caller=members[0].address, aggregator=AGGREGATOR.address)
-    engine, calls = open_engine(f"sqlite:///{tmp_path / 'seventy.sqlite'}"), Calls(REGISTRY, AGGREGATOR)
+    engine = open_engine(f"sqlite:///{tmp_path / 'seventy.sqlite'}")
+    calls = Calls(REGISTRY, AGGREGATOR, ChainSilence(never_asked))
     migrate(engine, "services.aggregator")
     number = to_hex(config.id(REGISTRY.chain_id, REGISTRY.address))
     with transaction(engine) as session:

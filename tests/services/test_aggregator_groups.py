@@ -32,7 +32,7 @@ from tests.services.federations_on_chain import (
 from tests.services.marketplace_on_chain import running_chain
 from tests.unit.test_federation_groups import config_of as groups_of
 
-MEMBERS, STAGE_S = 12, 15
+MEMBERS, STAGE_S = 12, 20
 START = np.array([0.5, -1.0, 2.0])
 
 

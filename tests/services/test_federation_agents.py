@@ -39,6 +39,7 @@ from rexis.errors import PolicyError, ServiceError, UnavailableError
 from rexis.protocol.batch import digest_file, read_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.secagg.privacy import declared_epsilon, declared_micro
+from rexis.secagg.statistics import ContingencyTable
 from services.foundation.settings import ServiceSettings
 from tests.campaign.round_accounts import PlainAverage
 from tests.services.chain_process import Outage, Proxy, is_call
@@ -352,49 +353,49 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     assert (tmp_path / "model.safetensors").stat().st_size == fetched["bytes"]
 
 
-def test_a_table_and_survival_counts_by_command(network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    privacy = {"mechanism": "skellam", "noise_multiplier": 4, "delta": 0.00001, "epsilon": 2}
-    table = {"identifier": "table", "dimensions": [{"column": "sex", "levels": ["Female", "Male"]}, {"column": "age", "bands": [50.5]}]}
-    # These tables have no times: how old somebody is does as one.
-    survival = {
-        "identifier": "survival",
-        "time": "age",
-        "event": {"column": "num", "events": ["1"], "censored": ["0"]},
-        "edges": [45, 60, 80],
-    }
+def test_a_table_and_by_command_survival_counts(network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    privacy = {"mechanism": "skellam", "noise_multiplier": "4", "delta": "0.00001", "epsilon": "2"}
+    dimensions = [{"column": "sex", "levels": ["Female", "Male"]}, {"column": "age", "bands": ["50.5"]}]
+    plan = {"identifier": "table", "dimensions": dimensions, "privacy": privacy}
+    shared = {"stage_s": LONG_STAGE_S, "protection": "secagg+dp"}
+    table = network.found(config_of(network.hospitals, "statistics", name="table", statistics=plan, **shared))
     config = config_of(network.hospitals, "statistics")
+    spec = {
+        "name": "survival",
+        "kind": "statistics",
+        "members": config["members"],
+        "purpose": "HMB",
+        "features": config["features"],
+        "stage_s": LONG_STAGE_S,
+        # These tables have no times: how old somebody is does as one.
+        "statistics": {
+            "identifier": "survival",
+            "time": "age",
+            "event": {"column": "num", "events": ["1"], "censored": ["0"]},
+            "edges": [45, 60, 80],
+            "privacy": {name: value if name == "mechanism" else float(value) for name, value in privacy.items()},
+        },
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     rexis = partial(command, network, monkeypatch)
-    ids = []
-    for plan in (table, survival):
-        spec = {
-            "name": plan["identifier"],
-            "kind": "statistics",
-            "members": config["members"],
-            "purpose": "HMB",
-            "features": config["features"],
-            "stage_s": LONG_STAGE_S,
-            "statistics": {**plan, "privacy": privacy},
-        }
-        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-        ids.append(rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))["id"])
-        joined = rexis(network.homes[0], HOSPITALS[0], "join", ids[-1])
-        assert (joined["privacy"]["mechanism"], joined["privacy"]["unit"], joined["privacy"]["delta"]) == ("skellam", "row", "0.00001")
-        for hospital in network.hospitals[1:]:
-            hospital.join(from_hex(ids[-1], 32))
-    network.run(*(from_hex(each, 32) for each in ids))
-    drawing = tmp_path / "curves.svg"
+    survival = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
+    assert (survival["privacy"]["mechanism"], survival["privacy"]["unit"], survival["privacy"]["delta"]) == ("skellam", "row", "0.00001")
+    both = [table, from_hex(survival["id"], 32)]
+    for federation in both:
+        for hospital in network.hospitals:
+            hospital.join(federation)
+    network.run(*both)
+    counted = fetch_result(Registry(network.hospitals[0].chain), network.founder, table, network.founder.federation(table).config)
+    assert isinstance(counted, ContingencyTable)
     sexes = [sex for hospital in network.hospitals for sex in hospital.table.column("sex")]
-    counted = rexis(network.homes[0], HOSPITALS[0], "result", ids[0])
-    # 2 + 2 cells of sex by 2 + 2 of age; all four sites' noise has variance 64 in each.
-    cells = np.array(counted["result"]["cells"]).reshape(4, 4)
-    assert np.abs(cells.sum(axis=1) - [sexes.count("Female"), sexes.count("Male"), 0, 0]).max() < 6 * 16
-    # Neither test nor interval, which would not know of the noise.
-    assert counted["figures"] == {"chi_squared": None, "odds_ratio": None, "noise_deviation_at_most": pytest.approx(8.0)}
-    drawn = rexis(network.homes[0], HOSPITALS[0], "result", ids[1], "--plot", str(drawing))
-    (curve,) = drawn["figures"]["curves"]
-    assert abs(curve["at_risk"][0] - len(sexes)) < 6 * 8 * 7**0.5 + 1
-    assert curve["events"] == [max(count, 0) for count in drawn["result"]["groups"][0]["events"]]
-    assert drawing.read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    # Sums over the 2 + 2 cells of age; all four sites' noise has variance 64 in each.
+    assert np.abs(counted.counts.sum(axis=1) - [sexes.count("Female"), sexes.count("Male"), 0, 0]).max() < 6 * 16
+    shown = rexis(network.homes[0], HOSPITALS[0], "result", survival["id"], "--plot", str(tmp_path / "curves.svg"))
+    (curve,) = shown["figures"]["curves"]
+    assert abs(curve["at_risk"][0] - len(sexes)) < 6 * 8 * 7**0.5 + 30
+    assert curve["events"] == [max(count, 0) for count in shown["result"]["groups"][0]["events"]]
+    assert shown["figures"]["noise_deviation_at_most"] == pytest.approx(8.0)
+    assert (tmp_path / "curves.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
 
 
 def test_an_aggregator_of_a_federation_with_the_group_pad_never_has_the_model_and_members_and_founder_do(

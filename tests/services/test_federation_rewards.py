@@ -5,9 +5,7 @@ The rounds are put on chain by hand, signed by the federation's aggregator: what
 
 import json
 import secrets
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +25,15 @@ from rexis.encoding import canonical_json, from_hex, sha256, to_hex
 from rexis.protocol.federation_rounds import RoundResult, Survivors, accumulate, approvals
 from rexis.protocol.secagg_messages import secagg_context, survivors_hash
 from rexis.secagg.scored_rounds import METRIC
-from services.aggregator.background import jobs
 from services.aggregator.models import Attempt, OnchainRound
 from services.aggregator.settings import AggregatorSettings
 from services.foundation.database import open_engine, transaction
-from tests.services.command_parties import PASSPHRASE, Machine, unsettled_environment
+from tests.services.aggregator_at_work import at_work
+from tests.services.command_parties import PASSPHRASE, Machine
 from tests.services.federation_stand_in import CHAIN_ID, send
 from tests.services.federations_on_chain import founding_of, migrated, wait_until
 from tests.services.marketplace_on_chain import undone
 from tests.services.scored_rows import ScoredFederation
-from tests.services.service_applications import serving
 
 AMOUNT, HOUR = 10**18 + 1, 3600
 MADE = [secrets.token_bytes(32) for _ in range(10)]
@@ -182,27 +179,6 @@ class Programme:
         node: Any = self.chain.web3.provider
         node.make_request("evm_increaseTime", [seconds])
         node.make_request("evm_mine", [])
-
-
-@contextmanager
-def at_work(settings: AggregatorSettings, engine: Engine) -> Iterator[None]:
-    """The aggregator's API and its periodic jobs."""
-    stopping, work = threading.Event(), jobs(settings, engine)
-
-    def run() -> None:
-        while not stopping.wait(0.1):
-            for job in work:
-                with unsettled_environment():
-                    job.run()
-
-    thread = threading.Thread(target=run)
-    with serving(settings):
-        thread.start()
-        try:
-            yield
-        finally:
-            stopping.set()
-            thread.join(20)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from rexis.errors import MalformedMessageError, UnexpectedMessageError
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.member_results import NO_RESULT, disagreement
-from tests.services.federation_stand_in import AGGREGATOR, FOUNDER, PASSPHRASE, Hospital, Line, StandIn, config_of, plain_update
+from tests.services.federation_stand_in import AGGREGATOR, FOUNDER, PASSPHRASE, Hospital, Line, StandIn, config_of, plain_update, problem
 
 STAGES = ("keys", "shares", "masked", "unmask", "results")
 # A state at the server, two vectors long.
@@ -282,6 +282,10 @@ def test_a_model_that_does_not_follow_from_the_sum_is_not_trained_on_and_who_sig
         assert len(stand_in.received) == before
 
 
+def withheld(_content: Any) -> Any:
+    raise problem(404, "not-found")
+
+
 def test_another_sum_than_stands_on_chain_is_not_gone_through(group: Group) -> None:
     group.agree()
     group.play({"results": [3]})
@@ -290,6 +294,12 @@ def test_another_sum_than_stands_on_chain_is_not_gone_through(group: Group) -> N
     group.hospitals[3].poll()
     assert "opened sum of round 1" in group.reasons(3)[0]
     assert group.federation not in given_up(group.hospitals[3].journal), "the chain is right, and another look may be too"
+    # An aggregator alone that shows none gets no update either: nobody else has gone through that sum.
+    group.stand_in.abandon(group.federation)
+    group.stand_in.lies["/sum"] = withheld
+    group.stand_in.open_round(group.federation)
+    group.hospitals[3].poll()
+    assert "not-found" in group.reasons(3)[-1]
     del group.stand_in.lies["/sum"]
     found = group.rounds(3).after(group.federation, group.config, 1)
     assert found.record == group.stand_in.kept[group.federation].model

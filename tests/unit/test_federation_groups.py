@@ -118,6 +118,11 @@ def test_fewer_sums_than_the_rule_takes_are_no_round() -> None:
     with pytest.raises(BelowThresholdError, match="groups with a sum that honest sites can have made"):
         server_step(config, MODEL, b"", totals)
     assert server_step(config, MODEL, b"", [totals[0]] * 3).metrics["groups"] == 3
+    larger = config_of(12, {"count": 4, "rule": "median"})
+    step = server_step(larger, MODEL, b"", [totals[0], None, totals[2], totals[2]])
+    assert (step.metrics["groups"], [mean is None for mean in step.groups]) == (3, [False, True, False, False])
+    with pytest.raises(BelowThresholdError):
+        server_step(larger, MODEL, b"", [totals[0], None, None, totals[2]])
 
 
 def test_the_aggregate_is_over_the_sums_one_after_the_other() -> None:

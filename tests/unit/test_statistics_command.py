@@ -47,6 +47,15 @@ def test_a_table_is_printed_with_its_test_and_odds_ratio(capsys: pytest.CaptureF
     assert "chi-squared" not in single
 
 
+def test_what_a_founder_wrote_is_text_also_where_it_reads_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    levels = {"column": "[/]", "levels": ["[/x]", "[red]"]}
+    printed = shown(capsys, config_of({**BY_SEX, "dimensions": [levels, {**levels, "column": "[b]"}]}), CELLS)
+    assert printed.count("[/x]") == printed.count("[red]") == 2
+    assert "[/]" in printed
+    printed = shown(capsys, config_of({**SURVIVAL, "group": levels}), FOLLOWED)
+    assert "[/x]: median" in printed
+
+
 def test_survival_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config, drawing = config_of(SURVIVAL), tmp_path / "curves.svg"
     printed = shown(capsys, config, FOLLOWED, plot=drawing)
@@ -56,6 +65,7 @@ def test_survival_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_p
     expected = [survival, survival**width, survival ** (1 / width), 10 / 43]
     assert [float(each) for each in row[3:] if each != "to"] == pytest.approx(expected, abs=1e-4)
     assert "Log-rank test: chi-squared" in printed
+    assert "12 in no curve" in printed
     # A step down at each edge: 2 points to an edge and the first one, for each group.
     assert drawing.read_text().count("<circle") == 2 * (1 + 2 * 3) + 2
     figures = json.loads(shown(capsys, config, FOLLOWED, as_json=True))["figures"]

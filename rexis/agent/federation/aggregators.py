@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TypeVar
 
+from rexis.agent.federation.member_results import STAGE as RESULTS
 from rexis.agent.federation.registry import Registry
 from rexis.client.aggregator import AggregatorClient, Federation, RoundRecord, WorkItem
 from rexis.errors import ServiceError, UnavailableError
@@ -16,7 +17,7 @@ from rexis.protocol.secagg_messages import Envelope, Stage
 
 # What an aggregator shows and the node does not is looked up again after so long.
 LOOK_UP_AGAIN_S = 2.0
-SHOWN = frozenset(stage.value for stage in Stage)
+SHOWN = frozenset({*(stage.value for stage in Stage), RESULTS})
 
 Shown = TypeVar("Shown")
 

@@ -21,7 +21,7 @@ from rexis.agent.federation.text_bases import TextBases
 from rexis.agent.table import Table
 from rexis.client.aggregator import AggregatorClient
 from rexis.encoding import sha256
-from rexis.errors import UnexpectedMessageError
+from rexis.errors import ServiceError, UnexpectedMessageError
 from rexis.models.features import Features
 from rexis.protocol.batch import write_file
 from rexis.protocol.federation_config import FederationConfig
@@ -33,6 +33,8 @@ from rexis.training.strategies import State, control_variate
 
 if TYPE_CHECKING:
     from rexis.agent.federation.keyed_updates import UpdateKey
+
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +155,19 @@ class LocalRounds:
         federation, config = member.federation, member.config
         plan = config.training
         assert plan is not None
-        if not config.leaves_one_sum:
+
+        def shown() -> tuple[bytes, Callable[[], State]]:
             return self._aggregator.model(federation), lambda: self.final.server_state(federation, plan, manifest.round - 1)
-        base = self.recomputed.after(federation, config, manifest.round - 1)
+
+        if not config.leaves_one_sum:
+            return shown()
+        try:
+            base = self.recomputed.after(federation, config, manifest.round - 1)
+        except ServiceError as error:
+            # Who took a lead over has no sums of the rounds before; the results of those were recomputed by more than one aggregator.
+            if error.status != NOT_FOUND or config.group_pad or config.quorum < 2:
+                raise
+            return shown()
         return base.model, lambda: read_state(plan, base.state, sha256(base.state))
 
     def own_model(self, federation: bytes, plan: TrainingPlan, content: bytes, record: bytes) -> bytes:

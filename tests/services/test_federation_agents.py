@@ -233,17 +233,16 @@ def test_a_round_under_the_members_key_whose_model_only_they_and_the_founder_ope
         hospital.policy = SitePolicy(protections=frozenset({"ee"}))
         hospital.restart()
         hospital.join(federation)
-    registry = Registry(network.hospitals[0].chain)
-    with Journal.open(tmp_path / "founder.sqlite", PASSPHRASE, work_factor=2) as journal:
-        lines = [(each.journal, each.signer, each.line) for each in network.hospitals]
-        keys = [GroupKeys(*party, registry, line) for *party, line in [(journal, FOUNDER, network.founder.connection), *lines]]
-        wait_until(lambda: None not in [each.agree(federation, agreed) for each in keys])
-        shown = network.run(federation)
-        (only,) = network.founder.rounds(federation)
-        assert only.model is not None
-        plan = agreed.training
-        assert plan is not None
-        first, last = (opened_model(journal, federation, plan, shown[record], record) for record in (only.base_model, only.model))
+    registry, home = Registry(network.hospitals[0].chain), tmp_path / "founder"
+    # As `rexis federation create` does; the agents do the rest, and the founder runs none.
+    with Journal.open(home / "agents" / FOUNDER.address / "journal.sqlite", PASSPHRASE, work_factor=2) as journal:
+        GroupKeys(journal, FOUNDER, registry, network.founder.connection).publish(federation, agreed)
+    shown = network.run(federation)
+    (only,) = network.founder.rounds(federation)
+    assert only.model is not None
+    plan, journal = agreed.training, network.hospitals[1].journal
+    assert plan is not None
+    first, last = (opened_model(journal, federation, plan, shown[each], each) for each in (only.base_model, only.model))
     record = digest_file(BytesIO(first), model_file_spec(plan), len(first)).record
     updates = [plain_update(hospital, agreed, record, first) for hospital in network.hospitals]
     expected = sum(weight * delta for delta, weight in updates) / sum(weight for _, weight in updates)
@@ -253,11 +252,12 @@ def test_a_round_under_the_members_key_whose_model_only_they_and_the_founder_ope
     assert not _flat(read_model(plan, shown[only.base_model], only.base_model)).any()
     assert np.abs(kept_there - expected).max() > 1e-3
     assert np.linalg.norm(kept_there) == pytest.approx(np.linalg.norm(expected), rel=1e-4)
-    # What a member's command writes is the members' model.
+    # What the command writes for a member, and for the founder, is the members' model.
     network.hospitals[0].stop()
-    output = tmp_path / "model.safetensors"
-    command(network, monkeypatch, network.homes[0], HOSPITALS[0], "model", to_hex(federation), "--output", str(output))
-    assert output.read_bytes() == last
+    for folder, who in ((network.homes[0], HOSPITALS[0]), (home, FOUNDER)):
+        output = tmp_path / f"{who.address}.safetensors"
+        command(network, monkeypatch, folder, who, "model", to_hex(federation), "--output", str(output))
+        assert output.read_bytes() == last
     network.hospitals[0].start()
     for hospital in network.hospitals:
         hospital.policy = SitePolicy()

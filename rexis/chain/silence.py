@@ -22,13 +22,16 @@ class ChainSilence:
 
     def __init__(self, connect: Callable[[], Chain]) -> None:
         self._connect = connect
+        self._chain: Chain | None = None
         self._failing_since: float | None = None
         self._latest: float | None = None
 
     def look(self) -> None:
         """Ask for the latest block, once."""
         try:
-            answer = self._connect().web3.provider.make_request(RPCEndpoint("eth_getBlockByNumber"), ["latest", False])
+            if self._chain is None:
+                self._chain = self._connect()
+            answer = self._chain.web3.provider.make_request(RPCEndpoint("eth_getBlockByNumber"), ["latest", False])
             block: Any = answer.get("result")
             latest = int(block["timestamp"], 16)
         except (*NODE_FAILURES, UnavailableError, WrongChainError, TypeError, KeyError):

@@ -4,7 +4,7 @@ It relays calls, indexes the chain and notes when it is away, carries the rounds
 over from who is gone, and deletes masked vectors whose round is over.
 """
 
-from functools import cache, partial
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -35,7 +35,7 @@ def jobs(settings: AggregatorSettings, engine: Engine) -> list[Job]:
     """Everything periodic of the aggregator; raises as `chain_jobs` and `deployment_of` do."""
     objects = open_store(settings.object_store_url)
     registry, signer = Registry.of(deployment_of(settings)), relayer(settings)
-    silence = ChainSilence(cache(partial(connect_chain, settings)))
+    silence = ChainSilence(partial(connect_chain, settings))
     rounds = Rounds(engine, objects, registry, signer, silence)
     peers = open_peers(settings.peer_urls, signer, settings.chain_id)
     witnessing = [

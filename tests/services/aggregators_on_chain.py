@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class Operator:
     def __post_init__(self) -> None:
         # Nobody but a leader sends anything to the chain.
         idle = ("relay",) if self.first_leads and self.signer.address != AGGREGATOR.address else ()
+        self.silence = ChainSilence(partial(connect_chain, self.settings))
         self.chain_jobs = [job for job in chain_jobs(self.settings, self.engine, PROJECTIONS) if job.name not in idle]
         self.start()
 
@@ -95,12 +97,11 @@ class Operator:
         """Make anew what carries rounds, as a process that starts does. The leader's lies go over connections that are kept."""
         registry = Registry.of(deployment_of(self.settings))
         leaders = [peer for peer in self.peers if peer.address == AGGREGATOR.address or not self.first_leads]
-        silence = ChainSilence(lambda: connect_chain(self.settings))
-        rounds = Rounds(self.engine, self.objects, registry, self.signer, silence)
+        rounds = Rounds(self.engine, self.objects, registry, self.signer, self.silence)
         witness = Witnesses(self.engine, self.objects, registry, self.signer, leaders)
         gossip = Gossip(self.engine, registry, self.peers)
         own = [
-            Job("silence", 0, silence.look),
+            Job("silence", 0, self.silence.look),
             Job("rounds", 0, rounds.run_once),
             Job("witness", 0, witness.run_once),
             Job("gossip", 0, gossip.run_once),

@@ -81,7 +81,7 @@ def test_a_round_without_its_chain_is_opened_once_and_recorded_later_whatever_di
                     rpc(rpc_url, "evm_mine")
                     node.before = {}
 
-            federation = gathering.found("cut off", training={**TRAINING, "rounds": 1}, stage_s=45, **config_changes(made, 2))
+            federation = gathering.found("cut off", training={**TRAINING, "rounds": 1}, stage_s=30, **config_changes(made, 2))
             ended = gathering.play(federation, until_s=170, then=work)[federation]
             assert (ended.state, ended.reason) == ("finished", "")
             assert [stage for stage in seen if stage in ("survivors", "recording")] == ["survivors", "recording"]

@@ -63,7 +63,7 @@ def nodes(rpc_url: str, hospitals: list[Hospital]) -> Iterator[list[Node]]:
 
 def opened(stand_in: StandIn, hospitals: list[Hospital], **changes: Any) -> bytes:
     """A federation whose first attempt has everybody's masked vector, at an aggregator that says that the chain is away."""
-    config = config_of(hospitals, "training", stage_s=STAGE_S, **changes)
+    config = config_of(hospitals, "training", **{"stage_s": STAGE_S, **changes})
     federation = stand_in.found(FederationPlan(FederationConfig.parse(config), seed=0))
     for hospital in hospitals:
         hospital.join(federation)
@@ -224,9 +224,9 @@ def test_a_site_that_is_cut_off_signs_only_what_it_may(case: str, stand_in: Stan
 
 
 def test_a_node_that_answers_with_an_old_block_is_away(stand_in: StandIn, hospitals: list[Hospital], nodes: list[Node]) -> None:
-    opened(stand_in, hospitals)
+    opened(stand_in, hospitals, stage_s=3600)
     for node, stages in zip(nodes, (2, 4, 0, 0), strict=True):
-        node.stall(stages * STAGE_S)
+        node.stall(stages * 3600)
     look(hospitals)
     assert sent(stand_in, "survivors") == {hospitals[1].signer.address}
 

@@ -386,6 +386,10 @@ def test_what_a_privacy_budget_does_not_cover_is_refused_beside_it(part: str) ->
         ({"groups": {"count": 4, "rule": "trimmed-mean", "trim": 2}}, "trim"),
         ({"protection": "none", "degree": 2}, "without group_pad"),
         ({"degree": 3}, "even number of neighbours"),
+        ({"group_pad": True, "aggregators": sorted(MEMBERS[:2], key=str.lower), "quorum": 2}, "group_pad and several aggregators"),
+        ({"group_pad": True, "training": {**CONFIG["training"], "stopping": PARTS["stopping"]}}, "group_pad and stopping"),
+        ({"group_pad": True, "training": {**CONFIG["training"], "ring_bits": 16}}, "ring_bits 16 and group_pad"),
+        ({"group_pad": True, **{name: STATISTICS[name] for name in ("kind", "training", "statistics")}}, "group_pad and statistics"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], reason: str) -> None:

@@ -7,7 +7,6 @@ than half of the groups are spoiled, the mean trimmed by b at both ends as long 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,19 +16,6 @@ from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.plan_parts import GroupPlan
 from rexis.secagg.masks import RingVector
 from rexis.secagg.payloads import MeanUpdate, decode_update
-
-
-@dataclass(frozen=True, eq=False)
-class GroupMean:
-    """What the sum of one group says.
-
-    Attributes:
-        members: checksum addresses of those whose updates are in it, in the order of messages.
-        mean: of their updates.
-    """
-
-    members: tuple[str, ...]
-    mean: MeanUpdate
 
 
 def group_means(config: FederationConfig, totals: Sequence[RingVector | None]) -> tuple[MeanUpdate | None, ...]:

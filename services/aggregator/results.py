@@ -18,9 +18,8 @@ from rexis.protocol.batch import READ_BYTES
 from rexis.protocol.federation_config import FederationConfig
 from rexis.protocol.secagg_messages import Stage
 from rexis.secagg.masks import RingVector
-from rexis.secagg.payloads import MeanUpdate, sums_record
+from rexis.secagg.payloads import sums_record
 from rexis.secagg.plain_coordinator import AnyCoordinator, PlainCoordinator
-from rexis.secagg.robust import GroupMean
 from rexis.secagg.server_steps import server_step
 from rexis.secagg.statistics import decode_statistic
 from services.aggregator import attempts, consents, global_models, opened_sums, plain_attempts
@@ -60,7 +59,6 @@ class Outcome:
         file: the new model; None for a statistic.
         state: file of the server's new state; b"" for a statistic, or a strategy without one.
         document: the statistic's result in canonical JSON; None for training.
-        groups: mean of each group whose sum could be read; empty without groups.
     """
 
     aggregate: bytes
@@ -69,7 +67,6 @@ class Outcome:
     file: ModelFile | None
     state: bytes
     document: bytes | None
-    groups: tuple[GroupMean, ...] = ()
 
 
 def open_sum(engine: Engine, objects: ObjectStore, calls: Calls, federation_id: str) -> None:
@@ -138,8 +135,7 @@ def decoded(objects: ObjectStore, opening: Opening, totals: Sequence[RingVector]
     base, state = global_models.tensors(objects, opening.base, plan.model), global_models.state(objects, opening.base, plan)
     step = server_step(opening.config, base, state, _by_group(opening.coordinator, totals))
     file = global_models.written(step.tensors, plan.model)
-    groups = _group_means(opening.coordinator, step.groups)
-    return Outcome(aggregate, file.record, step.metrics, file, step.state, None, groups)
+    return Outcome(aggregate, file.record, step.metrics, file, step.state, None)
 
 
 def _by_group(coordinator: AnyCoordinator, totals: Sequence[RingVector]) -> Sequence[RingVector | None]:
@@ -148,14 +144,6 @@ def _by_group(coordinator: AnyCoordinator, totals: Sequence[RingVector]) -> Sequ
         return totals
     survivors, opened = coordinator.survivors, dict(zip(coordinator.opened, totals, strict=True))
     return [opened.get(group & survivors.positions) for group in survivors.groups]
-
-
-def _group_means(coordinator: AnyCoordinator, means: Sequence[MeanUpdate | None]) -> tuple[GroupMean, ...]:
-    if not means or isinstance(coordinator, PlainCoordinator):
-        return ()
-    survivors, terms = coordinator.survivors, coordinator.terms
-    named = zip(survivors.groups, means, strict=True)
-    return tuple(GroupMean(tuple(terms.addresses(group & survivors.positions)), mean) for group, mean in named if mean is not None)
 
 
 def _leave_to_members(session: Session, attempt: Attempt, aggregate: bytes) -> None:
@@ -180,8 +168,7 @@ def _record(session: Session, federation: Federation, attempt: Attempt, outcome:
     federation.result = outcome.document
     if outcome.file is not None:
         global_models.record(session, federation.id, attempt.round, outcome.file, key, outcome.state)
-    numbers = {"survivors": len(attempt.survivors or ()), "groups": len(outcome.groups) or None}
-    log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, **numbers)
+    log.info("sum opened", federation=federation.id, round=attempt.round, attempt=attempt.number, survivors=len(attempt.survivors or ()))
 
 
 def _pieces(upload: StoredUpload, objects: ObjectStore) -> Iterator[bytes]:

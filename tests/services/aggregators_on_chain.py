@@ -107,7 +107,7 @@ class Operator:
             Job("gossip", 0, gossip.run_once),
         ]
         if not self.first_leads:
-            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer, silence), self.peers)
+            takeovers = Takeovers(self.engine, self.objects, Calls(registry, self.signer, self.silence), self.peers)
             own.append(Job("takeover", 0, takeovers.run_once))
         self.jobs = [*self.chain_jobs, *own]
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from rexis.agent.federation.contribution import read_model
 from rexis.agent.federation.registry import Registry
 from rexis.chain.connection import Chain
 from rexis.chain.deployments import load
@@ -110,8 +111,7 @@ class Trained(Simulation):
         return self.participants[i].announce_masked(f"upload-{i}")
 
 
-def test_means_are_of_the_groups_that_were_opened_when_one_keeps_its_shares(tmp_path: Path) -> None:
-    """The one that stays closed is the second of four: those behind it keep their own members."""
+def test_a_round_is_made_of_the_groups_that_were_opened_when_one_keeps_its_shares(tmp_path: Path) -> None:
     config, objects = groups_of(MEMBERS, {"count": 4, "rule": "median"}), open_store(f"file://{tmp_path}")
     assert config.training is not None
     spec, drawn = config.training.model, draw_groups(bytes(32), MEMBERS, 4)
@@ -127,8 +127,9 @@ def test_means_are_of_the_groups_that_were_opened_when_one_keeps_its_shares(tmp_
             played.coordinator.receive(played.answer(i, fixed))
         outcome = results.decoded(objects, results.Opening(config, played.coordinator, {}, base), played.opened_groups())
     left = [group for group in drawn if group != drawn[1]]
-    assert [mean.members for mean in outcome.groups] == [tuple(played.terms.addresses(group)) for group in left]
-    for group, found in zip(left, outcome.groups, strict=True):
-        assert found.mean.delta == pytest.approx(np.full(4, 0.1 * np.mean(group)), abs=1e-6)
+    assert outcome.file is not None
+    moved = read_model(config.training, outcome.file.content, outcome.file.record)
+    middle = np.median([0.1 * np.mean(group) for group in left])
+    assert np.concatenate([tensor.ravel() for tensor in moved.values()]) == pytest.approx(np.full(4, middle), abs=1e-6)
     assert outcome.metrics is not None
     assert outcome.metrics["groups"] == 3

@@ -337,6 +337,7 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     again = rexis(tmp_path / "founder", FOUNDER, "create", str(tmp_path / "spec.yaml"))
     assert founded["id"] == again["id"]
     assert (founded["state"], founded["config"]["threshold"], founded["config"]["training"]["learning_rate"]) == ("inviting", 3, "0.05")
+    assert founded["config"]["group_pad"]
     federation = bytes.fromhex(founded["id"][2:])
     joined = rexis(network.homes[0], HOSPITALS[0], "join", founded["id"])
     assert (joined["joined"], joined["privacy"]) == ([HOSPITALS[0].address], None)

@@ -105,6 +105,19 @@ def test_scores_take_the_formula_of_this_version_and_numbers_as_people_write_the
         read(tmp_path, {**spec, "scores": {"formula": 17}})
 
 
+def test_an_aggregator_that_is_no_member_never_has_the_model_unless_the_file_says_so_or_something_goes_without_the_pad(
+    tmp_path: Path,
+) -> None:
+    assert read(tmp_path, SPEC).config.group_pad
+    assert not read(tmp_path, {**SPEC, "group_pad": False}).config.group_pad
+    assert not read(tmp_path, {**SPEC, "aggregators": [SPEC["members"][0]["address"], AGGREGATOR]}).config.group_pad
+    stopping = {"holdout": 0.2, "patience": 3, "improvement": 0.001}
+    assert not read(tmp_path, {**SPEC, "training": {**SPEC["training"], "stopping": stopping}}).config.group_pad
+    assert not read(tmp_path, {**SPEC, "aggregators": [AGGREGATOR, FOUNDER]}).config.group_pad
+    with pytest.raises(MalformedMessageError, match="group_pad and stopping"):
+        read(tmp_path, {**SPEC, "group_pad": True, "training": {**SPEC["training"], "stopping": stopping}})
+
+
 def test_a_large_federation_has_few_neighbours_for_each_unless_its_file_says_otherwise(tmp_path: Path) -> None:
     members = [{"address": checksum_address("0x" + bytes([n] * 20).hex()), "dataset": n} for n in range(1, 71)]
     config = read(tmp_path, {**SPEC, "members": members}).config

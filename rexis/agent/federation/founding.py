@@ -3,8 +3,9 @@
 The file is YAML with the members of the config (`rexis.protocol.federation_config`). What follows from the rest may be left out: version,
 founder, aggregators (the service's own account; where other operators are to recompute its sums, list theirs with it), quorum (above
 half), collusion_bound (1; 0 without masks), threshold and min_survivors (the least that are safe), batch_size, proximal and
-standardisation, and the protection secagg+dp of a plan with privacy. Numbers may be written as numbers; `features` may name a file beside
-this one. A training plan may have parts that change how it runs:
+standardisation, and the protection secagg+dp of a plan with privacy. `group_pad` is true where it is left out, no aggregator is a member,
+and nothing in the file goes without it: then the aggregator never has the model (`group_pad: false`: it has). Numbers may be written as
+numbers; `features` may name a file beside this one. A training plan may have parts that change how it runs:
 
     optimizer: adam
     strategy: {name: fedadam, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 0.001}
@@ -14,7 +15,6 @@ this one. A training plan may have parts that change how it runs:
 A text classifier names the encoder that it is trained on; `rexis federation base FOLDER` prints its digest and width:
 
     model: {version: 1, family: bert-head, config: {base: 0x…, hidden: 384, outputs: 21, pooling: mean}}
-
 
 Instead of training, with `kind: statistics`, a table of counts or the counts of survival curves, by columns of the members' tables as
 they were registered. Each row must be one patient. What a site is asked for is exact, where each of its own cells is empty or has
@@ -136,7 +136,8 @@ class FederationPlan:
         if isinstance(document.get("features"), str):
             document["features"] = _read_yaml(path.parent / document["features"])
         try:
-            return cls(FederationConfig.parse(_completed(document, founder, aggregator)), seed=_seed(initial))
+            config = FederationConfig.parse(_completed(document, founder, aggregator))
+            return cls(config if "group_pad" in document else _padded(config), seed=_seed(initial))
         except MalformedMessageError as error:
             raise MalformedMessageError(f"{path.name}: {error}") from error
 
@@ -202,6 +203,16 @@ def _written(plan: TrainingPlan, tensors: Mapping[str, Any]) -> tuple[bytes, byt
     stream = BytesIO()
     record = write_file(stream, model_file_spec(plan), tensors).record
     return stream.getvalue(), record
+
+
+def _padded(config: FederationConfig) -> FederationConfig:
+    """With the group pad, if no aggregator is a member and nothing in the config goes without it."""
+    if set(config.aggregators) & set(config.roster):
+        return config
+    try:
+        return FederationConfig.parse({**config.document(), "group_pad": True})
+    except MalformedMessageError:
+        return config
 
 
 def _completed(document: dict[str, Any], founder: str, aggregator: str) -> dict[str, Any]:

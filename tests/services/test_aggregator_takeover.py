@@ -48,10 +48,10 @@ class Party:
             for institution in stage.gathering.institutions:
                 institution.act()
 
-    def until(self, condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 240.0, pause_s: float = 2 * LOOK_S) -> None:
         def acted() -> bool:
             self.work()
-            time.sleep(2 * LOOK_S)
+            time.sleep(pause_s)
             return condition()
 
         wait_until(acted, seconds=seconds)
@@ -137,7 +137,10 @@ def test_the_next_one_goes_on_when_a_leader_is_gone_and_who_missed_rounds_joins_
     party.operators[gone].alive = False
     party.quiet.add(("adam", 3))
     adam = party.found(0, "adam", training={**TRAINING, "rounds": 3, "strategy": ADAM, "stopping": stopping}, stage_s=120)
-    party.until(lambda: len(party.opened(adam)) == 3 and party.state(first, lost)[0] == "finished")
+    party.until(lambda: len(party.opened(adam)) == 3)
+    # For a minute nothing happens but that a deadline passes.
+    party.until(lambda: len(party.opened(lost)) == 3, pause_s=2.0)
+    party.until(lambda: party.state(first, lost)[0] == "finished")
     leader = party.operators[gone].signer.address
     taker = party.operators[first].signer.address
     assert party.opened(lost) == [(1, 1, leader), (2, 1, leader), (2, 2, taker)]

@@ -358,7 +358,7 @@ def test_a_grant_that_was_revoked_between_stages_keeps_the_vector_here(stand_in:
 def test_a_commitment_that_the_chain_refuses_for_now_is_handed_in_again_and_is_the_same(
     stand_in: StandIn, hospitals: list[Hospital], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rexis.agent.federation.duty.COMMIT_AGAIN_S", 0.0)
+    monkeypatch.setattr("rexis.agent.federation.update_commitments.COMMIT_AGAIN_S", -1.0)
     federation = joined(stand_in, hospitals)
     attempt = stand_in.open_round(federation)
     calls: list[bytes | None] = []

@@ -738,7 +738,7 @@ def secure_aggregation() -> dict[str, Any]:
         "sample count beside the vector": ("masked", {"samples": 303}),
         "ciphertext of 93 bytes": ("shares", {"ciphertexts": [{"to": bob, "ciphertext": "0x" + "00" * 93}]}),
         "two ciphertexts to one address": ("shares", {"ciphertexts": payloads["shares"]["ciphertexts"] * 2}),
-        "ring of 16 bits": ("masked", {"bits": 16}),
+        "ring of 8 bits": ("masked", {"bits": 8}),
         "no entries": ("masked", {"length": 0}),
         "path as upload": ("masked", {"upload": "../0b9fd0d9"}),
         "survivors in descending order": ("survivors", {"survivors": both[::-1]}),

@@ -4,7 +4,6 @@ Whatever cannot be right drops this institution out of the attempt, for good; wh
 with the same bytes. The local training runs between the stages keys and shares, while the others' keys arrive.
 """
 
-import secrets
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,37 +23,29 @@ from rexis.agent.federation.member_results import STAGE as RESULTS
 from rexis.agent.federation.member_results import MemberResults
 from rexis.agent.federation.pending_group_keys import PendingGroupKeys
 from rexis.agent.federation.private_rounds import check_round
-from rexis.agent.federation.records import Commitment, FederationRecords, Membership, StoredAttempt, subject_of
+from rexis.agent.federation.records import FederationRecords, Membership, StoredAttempt, subject_of
 from rexis.agent.federation.registry import RegisteredFederation, Registry, Status
 from rexis.agent.federation.result_duty import OUT_OF_STEP, ResultDuty
 from rexis.agent.federation.site_policy import SitePolicy
 from rexis.agent.federation.text_bases import TextBases
+from rexis.agent.federation.update_commitments import UpdateCommitments
 from rexis.agent.journal import Journal
 from rexis.chain.connection import Chain
 from rexis.chain.signer import Signer
 from rexis.client.aggregator import AggregatorClient, WorkItem
-from rexis.client.relayed_calls import RelayClient, sign_call
 from rexis.client.uploads import create_upload, upload_file
-from rexis.commitments.positional_tree import SALT_BYTES
 from rexis.errors import FalseResultError, RexisError, ServiceError, UnavailableError, UnexpectedMessageError
-from rexis.protocol.federation_rounds import update_commitment
 from rexis.protocol.manifest import SLACK_S, Manifest
 from rexis.protocol.secagg_messages import Envelope, Stage, secagg_context
 from rexis.secagg import Participant
 from rexis.secagg.history import Outcome
 from rexis.secagg.masks import RingVector
 from rexis.secagg.participant_state import Phase
-from rexis.secagg.payloads import vector_record
 from rexis.secagg.plain_participant import AnyParticipant, PlainParticipant
 from rexis.secagg.terms import RoundTerms
 
-# Measured 71,000 with cold storage.
-COMMIT_GAS = 200_000
-# A commitment that is not seen on chain is handed in again this much later; it is the same relay.
-COMMIT_AGAIN_S = 5.0
 # How often attempts that the aggregator no longer names are looked up on chain.
 SETTLE_S = 2.0
-REVERTED = "urn:rexis:problem:contract-reverted"
 # Where a participant's messages are taken, and what the federation's status on chain is meanwhile.
 STATUSES = {Stage.KEYS: Status.OPEN, Stage.SHARES: Status.OPEN, Stage.MASKED: Status.OPEN, Stage.UNMASK: Status.FIXED}
 
@@ -101,7 +92,7 @@ class FederationDuty:
         keys = GroupKeys(journal, signer, self.registry, line, leading=lambda federation: aggregator.leading(federation).connection)
         self.group_keys = PendingGroupKeys(keys, self.records, report)
         self._results = ResultDuty(MemberResults(journal, signer, self.registry, aggregator), self.records, self.registry, report)
-        self._committed_at: dict[bytes, float] = {}
+        self._commitments = UpdateCommitments(self.records, self.registry, aggregator, signer)
         self._settled_at = float("-inf")
         load_training()
 
@@ -232,8 +223,8 @@ class FederationDuty:
         known = {message.stage: message for message in participant.sent}
         if stage is not Stage.UNMASK and self.records.commitment(stored.ctx) is None:
             self._contribute(member, stored, terms)
-        elif item.commitment_due and monotonic() - self._committed_at.get(stored.ctx, float("-inf")) > COMMIT_AGAIN_S:
-            self._commit(stored)
+        elif item.commitment_due:
+            self._commitments.hand_in(stored, again=True)
         if not item.due:
             return
         if stage in known:
@@ -301,25 +292,10 @@ class FederationDuty:
         if vector is None:
             step = partial(self._on_step, f"training in round {stored.round}")
             vector = self.rounds.compute(member, stored.manifest, self._holding(member).table, on_step=step)
-        salt, digest = secrets.token_bytes(SALT_BYTES), vector_record(vector)
-        arguments = (stored.federation, terms.ctx, update_commitment(terms.ctx, self._signer.address, digest, salt))
-        deployment = self.registry.chain.deployment
-        call = sign_call(self._signer, deployment, "FederationRegistry", "commitUpdate", *arguments, gas=COMMIT_GAS)
-        self.records.keep_commitment(stored, Commitment(digest + salt, call))
+        self._commitments.keep(stored, terms, vector)
         exposure = round_exposure(self.records.journal, member, stored.round)
         self._report(Event("takes part", stored.subject, {**_detail(stored.manifest), **exposure}))
-        self._commit(stored)
-
-    def _commit(self, stored: StoredAttempt) -> None:
-        kept = self.records.commitment(stored.ctx)
-        assert kept is not None
-        self._committed_at[stored.ctx] = monotonic()
-        try:
-            RelayClient(self._aggregator.leading(stored.federation).connection).hand_in(kept.call)
-        except ServiceError as error:
-            # A node that is behind refuses what it takes a moment later, and a commitment that is there already is refused as well.
-            if error.problem.get("type") != REVERTED:
-                raise
+        self._commitments.hand_in(stored)
 
     def _group_key(self, member: Membership) -> bytes | None:
         if not member.config.group_pad:
@@ -385,7 +361,7 @@ class FederationDuty:
             round_is_over = late or now.status is Status.CLOSED or now.round != stored.round
             if stored.is_open or round_is_over:
                 self.records.end(stored, round_is_over=round_is_over)
-            self._committed_at.pop(stored.ctx, None)
+            self._commitments.forget(stored.ctx)
 
 
 def _detail(manifest: Manifest) -> dict[str, int]:

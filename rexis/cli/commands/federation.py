@@ -84,7 +84,7 @@ def federation_model(
 ) -> None:
     """Download the present global model; its record, and that training may have ended, are compared with the chain."""
     with failures(as_json):
-        from rexis.cli.federation import download_model
+        from rexis.cli.federation_models import download_model
 
         download_model(federation, output, own=own, with_bias=with_bias, aggregator=aggregator, chain=chain, as_json=as_json)
 
@@ -96,7 +96,7 @@ def federation_base(
 ) -> None:
     """Show the digest that names an encoder in the plan of a text classifier."""
     with failures(as_json):
-        from rexis.cli.federation import show_base
+        from rexis.cli.federation_models import show_base
 
         show_base(folder, as_json=as_json)
 

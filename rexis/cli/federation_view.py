@@ -12,10 +12,10 @@ from rexis.protocol.plan_parts import GroupPlan
 
 
 def document_with_privacy(federation: Federation) -> dict[str, Any]:
-    from rexis.agent.federation.exposure import MEANINGS
+    from rexis.agent.federation.exposure import meaning
 
     protection = federation.config.protection
-    shown = {"protection": protection, "protection_means": MEANINGS[protection], "privacy": _privacy(federation)}
+    shown = {"protection": protection, "protection_means": meaning(federation.config), "privacy": _privacy(federation)}
     return {**federation_document(federation), **shown}
 
 

@@ -341,6 +341,7 @@ def test_the_commands_found_join_and_fetch(network: Network, monkeypatch: pytest
     federation = bytes.fromhex(founded["id"][2:])
     joined = rexis(network.homes[0], HOSPITALS[0], "join", founded["id"])
     assert (joined["joined"], joined["privacy"]) == ([HOSPITALS[0].address], None)
+    assert joined["protection_means"].endswith("and no model")
     assert journal_path(HOSPITALS[0].address) == network.hospitals[0].journal_file
     for hospital in network.hospitals[1:]:
         hospital.join(federation)

@@ -24,9 +24,17 @@ MEANINGS: dict[Protection, str] = {
 }
 
 
+PADDED = "the aggregator sees sums under pads, which members and founder alone take off, and no model"
+
+
+def meaning(config: FederationConfig) -> str:
+    """What the aggregator sees of the members' updates."""
+    return PADDED if config.group_pad else MEANINGS[config.protection]
+
+
 def protection_line(config: FederationConfig) -> str:
     """The protection of single updates, and what it means."""
-    return f"{config.protection}: {MEANINGS[config.protection]}"
+    return f"{config.protection}: {meaning(config)}"
 
 
 def round_exposure(journal: Journal, member: Membership, round_number: int) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def round_exposure(journal: Journal, member: Membership, round_number: int) -> d
         and of everything that the ledger has of this data set version, as decimal strings at the plan's δ.
     """
     config = member.config
-    facts: dict[str, Any] = {"protection": config.protection, "protection_means": MEANINGS[config.protection]}
+    facts: dict[str, Any] = {"protection": config.protection, "protection_means": meaning(config)}
     federation = declared_epsilon(config, round_number)
     if federation is None or config.privacy is None:
         return {**facts, "privacy": NO_BOUND}

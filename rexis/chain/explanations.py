@@ -49,6 +49,7 @@ _LIBRARY = {
     "SafeCastOverflowedUintDowncast": "a number is too large for where it is stored",
     "SafeERC20FailedOperation": "the payment token refused the transfer",
     "StringTooLong": "a text is too long to be stored; please report it",
+    "StringsInsufficientHexLength": "a number is too large for the text that it is written into; please report it",
 }
 
 _CALLS = {

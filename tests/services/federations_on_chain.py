@@ -401,11 +401,11 @@ def _is_introduced(client: AggregatorClient) -> bool:
 
 
 def masked_uploads(settings: ServiceSettings) -> list[Path]:
-    """What lies in the object store besides models."""
+    """What lies in the object store of single sites: everything but models, and sums as they were opened."""
     store = Path(settings.object_store_url.removeprefix("file://"))
     # Folders may go while they are walked, which `os.walk` takes as it comes.
     files = [Path(folder, name) for folder, _, names in os.walk(store) for name in names]
-    return [path for path in files if path.relative_to(store).parts[0] != "models"]
+    return [path for path in files if path.relative_to(store).parts[0] not in ("models", "opened")]
 
 
 def survivors_of(addresses: Sequence[str], members: Sequence[LocalSigner]) -> list[int]:

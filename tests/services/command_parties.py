@@ -5,7 +5,7 @@ import os
 import secrets
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rexis.cli.command import app
 from rexis.cli.home import Profile
 from rexis.client.connection import Connection
 from rexis.client.sign_in import SignInSession
+from services.foundation.background import Job
 from services.foundation.database import migrate, open_engine
 from services.marketplace.background import jobs
 from services.marketplace.settings import MarketplaceSettings
@@ -47,13 +48,13 @@ def unsettled_environment() -> Iterator[None]:
 
 
 @contextmanager
-def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
-    """The marketplace's periodic jobs, without their pauses being as long."""
-    stopping, work = threading.Event(), jobs(settings, engine)
+def working(jobs_of_it: Sequence[Job]) -> Iterator[None]:
+    """Periodic jobs of a service in a thread of this process, without their pauses being as long."""
+    stopping = threading.Event()
 
     def run() -> None:
         while not stopping.wait(0.1):
-            for job in work:
+            for job in jobs_of_it:
                 with unsettled_environment():
                     job.run()
 
@@ -64,6 +65,13 @@ def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join(20)
+
+
+@contextmanager
+def background(settings: MarketplaceSettings, engine: Engine) -> Iterator[None]:
+    """The marketplace's periodic jobs."""
+    with working(jobs(settings, engine)):
+        yield
 
 
 def seal_again(keystore: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from rexis.chain.deployments import load
 from rexis.chain.signer import LocalSigner
 from rexis.cli.command import app
 from rexis.cli.home import Profile, journal_path, write_private, write_profile
-from rexis.client.aggregator import AggregatorClient
+from rexis.client.aggregator import AggregatorClient, RoundRecord
 from rexis.encoding import from_hex, sha256, to_hex
 from rexis.errors import PolicyError, ServiceError, UnavailableError
 from rexis.protocol.batch import digest_file, read_file
@@ -140,6 +140,22 @@ def is_introduced(client: AggregatorClient) -> bool:
         return False
 
 
+def check_averages(network: Network, config: FederationConfig, rounds: Sequence[RoundRecord], models: Mapping[bytes, bytes]) -> None:
+    """Each round's model is its base model and the weighted mean of the survivors' plain updates, and so is the weight in its metrics."""
+    assert config.training is not None
+    for each in rounds:
+        survivors = [hospital for hospital in network.hospitals if hospital.signer.address in each.survivors]
+        updates = [plain_update(hospital, config, each.base_model, models[each.base_model]) for hospital in survivors]
+        weights = sum(weight for _, weight in updates)
+        base = _flat(read_model(config.training, models[each.base_model], each.base_model))
+        expected = base + sum(weight * delta for delta, weight in updates) / weights
+        assert each.model is not None
+        # A model is in single precision, the comparison is not.
+        assert np.abs(_flat(read_model(config.training, models[each.model], each.model)) - expected).max() < 1e-7
+        assert each.metrics is not None
+        assert each.metrics["weight"] == weights
+
+
 def test_rounds_of_four_agents_are_plain_federated_averaging_also_when_one_drops_out(network: Network) -> None:
     federation = network.found(config_of(network.hospitals, "training", name="averaging", rounds=3, stage_s=STAGE_S))
     for hospital in network.hospitals:
@@ -159,18 +175,7 @@ def test_rounds_of_four_agents_are_plain_federated_averaging_also_when_one_drops
     ]
     assert away.signer.address not in rounds[1].survivors
     config = network.founder.federation(federation).config
-    assert config.training is not None
-    for each in rounds:
-        survivors = [hospital for hospital in network.hospitals if hospital.signer.address in each.survivors]
-        updates = [plain_update(hospital, config, each.base_model, models[each.base_model]) for hospital in survivors]
-        weights = sum(weight for _, weight in updates)
-        base = _flat(read_model(config.training, models[each.base_model], each.base_model))
-        expected = base + sum(weight * delta for delta, weight in updates) / weights
-        assert each.model is not None
-        # A model is in single precision, the comparison is not.
-        assert np.abs(_flat(read_model(config.training, models[each.model], each.model)) - expected).max() < 1e-7
-        assert each.metrics is not None
-        assert each.metrics["weight"] == weights
+    check_averages(network, config, rounds, models)
     content, record = fetch_model(Registry(network.hospitals[0].chain), network.founder, federation, config)
     assert (content, record) == (models[record], rounds[-1].model)
 
@@ -206,16 +211,7 @@ def test_rounds_without_masks_at_the_real_aggregator_and_nothing_of_them_stays_t
     models = network.run(federation, without=lambda hospital: hospital is away and network.founder.federation(federation).round == 1)
     rounds = network.founder.rounds(federation)
     assert [(each.attempt, each.state, len(each.survivors)) for each in rounds] == [(1, "finished", 3), (1, "finished", 4)]
-    agreed = network.founder.federation(federation).config
-    assert agreed.training is not None
-    for each in rounds:
-        survivors = [hospital for hospital in network.hospitals if hospital.signer.address in each.survivors]
-        updates = [plain_update(hospital, agreed, each.base_model, models[each.base_model]) for hospital in survivors]
-        weights = sum(weight for _, weight in updates)
-        base = _flat(read_model(agreed.training, models[each.base_model], each.base_model))
-        expected = base + sum(weight * delta for delta, weight in updates) / weights
-        assert each.model is not None
-        assert np.abs(_flat(read_model(agreed.training, models[each.model], each.model)) - expected).max() < 1e-7
+    check_averages(network, network.founder.federation(federation).config, rounds, models)
     # Vectors without masks go with their attempt, as masked ones do.
     wait_until(lambda: masked_uploads(network.settings) == [])
     for hospital in network.hospitals:
